@@ -1,0 +1,70 @@
+"""Run a frozen backbone once, cache its features in HDF5, train heads on them, and prove it is the same model.
+
+    import pipeline
+
+    made = pipeline.extract("./photos", backbone="resnet18")
+    run = pipeline.train_head(made.cache)
+    print(pipeline.evaluate(run.run).metrics["accuracy"])
+    features = pipeline.open_cache(made.cache)
+
+Importing this package imports nothing heavy; each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pipeline.errors import CacheError, DataError, PipelineError, UsageError
+    from pipeline.evaluation import EvaluateResult, evaluate
+    from pipeline.features import Features, open_cache
+    from pipeline.heads.linear import LinearHead
+    from pipeline.heads.minibatch import HeadSettings
+    from pipeline.launch.extract import ExtractResult, extract
+    from pipeline.training import TrainResult, train_head
+
+_HOMES = {
+    "CacheError": "errors",
+    "DataError": "errors",
+    "EvaluateResult": "evaluation",
+    "ExtractResult": "launch.extract",
+    "Features": "features",
+    "HeadSettings": "heads.minibatch",
+    "LinearHead": "heads.linear",
+    "PipelineError": "errors",
+    "TrainResult": "training",
+    "UsageError": "errors",
+    "evaluate": "evaluation",
+    "extract": "launch.extract",
+    "open_cache": "features",
+    "train_head": "training",
+}
+
+__all__ = [
+    "CacheError",
+    "DataError",
+    "EvaluateResult",
+    "ExtractResult",
+    "Features",
+    "HeadSettings",
+    "LinearHead",
+    "PipelineError",
+    "TrainResult",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "extract",
+    "open_cache",
+    "train_head",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name is
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(import_module(f"pipeline.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

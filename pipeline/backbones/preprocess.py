@@ -1,0 +1,98 @@
+"""What happens to pixels before the network: one value, shared by everything that feeds images to a model.
+
+Resize and crop are done on uint8 with Pillow (in workers, on arrays), scaling and normalising in float32 by
+the engine on its device. Equal to torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on Pillow
+images, bit for bit.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+GREY = 3
+MAX_RESIZED_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Shorter side to `resize`, the central `crop` x `crop`, scaled to [0, 1], minus `mean`, over `std`."""
+
+    resize: int
+    """Pixels of the shorter side after resizing; the other side keeps the ratio, rounded down."""
+    crop: int
+    """Pixels of a side of the central square that the network sees; zeros are added where it is larger."""
+    interpolation: str
+    """A key of INTERPOLATIONS; Pillow's filters always antialias."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Three values each, R G B, for pixels in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation {self.interpolation!r}, expected one of {sorted(INTERPOLATIONS)}")
+        if self.resize < 1 or self.crop < 1:
+            raise ValueError(f"resize {self.resize} and crop {self.crop} must be at least 1")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise ValueError(f"mean {self.mean} and std {self.std} must have 3 values, std above 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields, those that are not a choice included."""
+        fields = asdict(self)
+        return {**fields, "mean": list(self.mean), "std": list(self.std), "colour": "RGB", "decoder": "pillow"}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Build from `to_json`'s fields."""
+        return cls(
+            value["resize"], value["crop"], value["interpolation"], tuple(value["mean"]), tuple(value["std"])
+        )
+
+    def override(
+        self, *, image_size: int | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    ) -> Self:
+        """Return a copy with what a user asked for; `image_size` sets both the resize and the crop."""
+        changes: dict[str, Any] = {}
+        if image_size is not None:
+            changes |= {"resize": image_size, "crop": image_size}
+        for name, value in (("mean", mean), ("std", std)):
+            if value is not None:
+                changes[name] = value * GREY if len(value) == 1 else value
+        return replace(self, **changes)
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Return what the network sees of an RGB image: uint8 (crop, crop, 3).
+
+        Raises:
+            ValueError: if the image is so thin that resizing its shorter side makes it enormous.
+        """
+        width, height = image.size
+        if min(width, height) != self.resize:
+            size = self._resized(width, height)
+            if size[0] * size[1] > MAX_RESIZED_PIXELS:
+                raise ValueError(f"{width} x {height} pixels would become {size[0]} x {size[1]}: too long and thin")
+            image = image.resize(size, INTERPOLATIONS[self.interpolation])
+        return self._central(np.asarray(image))
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        short, long = min(width, height), max(width, height)
+        longer = max(1, int(self.resize * long / short))
+        return (self.resize, longer) if width <= height else (longer, self.resize)
+
+    def _central(self, pixels: np.ndarray) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        if height < self.crop or width < self.crop:
+            # torchvision's center_crop: the smaller half of the padding goes left and on top.
+            left, top = max(0, self.crop - width) // 2, max(0, self.crop - height) // 2
+            right, bottom = max(0, self.crop - width + 1) // 2, max(0, self.crop - height + 1) // 2
+            pixels = np.pad(pixels, ((top, bottom), (left, right), (0, 0)))
+            height, width = pixels.shape[:2]
+        top, left = round((height - self.crop) / 2), round((width - self.crop) / 2)
+        return pixels[top : top + self.crop, left : left + self.crop]

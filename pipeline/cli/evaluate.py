@@ -1,0 +1,47 @@
+"""`pipeline evaluate`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import cache_dir_option, data_root_option, device_option, global_options, runs_dir_option
+from pipeline.console import Screen
+
+
+@click.command("evaluate")
+@click.argument("run", default="latest")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--cache", help="Another entry of the same feature space to measure on.")
+@click.option("--source", help="Where the images are now, for --end-to-end.  [default: where they were]")
+@click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
+@device_option
+@click.option("--workers", type=int, help="Loading processes of --end-to-end.  [default: one a core]")
+@cache_dir_option
+@runs_dir_option
+@data_root_option
+@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
+@global_options
+@click.pass_obj
+def command(screen: Screen, run: str, end_to_end: bool, **options: Any) -> None:  # noqa: ANN401
+    """Measure RUN (a prefix of its id, a path, or `latest`) on a split of the entry it was trained on.
+
+    With --end-to-end the images are decoded again and go through the plain float32 network and the head: equal
+    predictions and logits within 1e-4 prove that cache and head are the end-to-end frozen model.
+
+    \b
+      pipeline evaluate latest
+      pipeline evaluate 0001 --end-to-end
+      pipeline evaluate 0001 --cache 77c0 --split train
+    """
+    from pipeline.cli.show import show_evaluated
+    from pipeline.evaluation import evaluate
+
+    if end_to_end:
+        with screen.bar("end to end") as on_progress:
+            result = evaluate(run, end_to_end=True, on_progress=on_progress, **options)
+    else:
+        result = evaluate(run, **options)
+    show_evaluated(screen, result)
+    if not end_to_end:
+        screen.next_step(f"pipeline evaluate {result.run} --end-to-end")

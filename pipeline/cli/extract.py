@@ -1,0 +1,75 @@
+"""`pipeline extract`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import Numbers, cache_dir_option, data_root_option, device_option, global_options
+from pipeline.console import Screen
+
+
+@click.command("extract")
+@click.argument("source")
+@click.option("--backbone", required=True, help="A torchvision classification model: `pipeline backbones`.")
+@click.option("--weights", default="DEFAULT", show_default=True, help="DEFAULT, a torchvision name, none, or a file.")
+@click.option("--image-size", type=int, help="Pixels of a side the network sees.  [default: the weights' own]")
+@click.option("--mean", type=Numbers(), help="Of pixels in [0, 1], one or three.  [default: the weights' own]")
+@click.option("--std", type=Numbers(), help="As --mean.")
+@click.option("--store-dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option("--batch-size", type=int, help="Images a forward pass.  [default: 64]")
+@device_option
+@click.option("--engine", type=click.Choice(["auto", "reference"]), default="auto", show_default=True)
+@click.option("--workers", type=int, help="Loading processes.  [default: one a core]")
+@cache_dir_option
+@click.option("--shard-rows", type=int, help="Rows a shard.  [default: 32 MB worth]")
+@click.option(
+    "--test-fraction", type=float, default=0.1, show_default=True, help="Test share where the source names no test split."
+)
+@click.option("--limit", type=int, help="Use only N images, spread evenly over the source.")
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What an unusable image does; skip records it in skipped.csv.",
+)
+@data_root_option
+@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
+@click.option("--restart", is_flag=True, help="Compute anew, whatever is in the cache.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@global_options
+@click.pass_obj
+def command(screen: Screen, source: str, dry_run: bool, cache_dir: Path, **options: Any) -> None:  # noqa: ANN401
+    """Run a frozen backbone over SOURCE once and keep its features in the cache.
+
+    SOURCE is a folder (FOLDER/<class>/*.jpg or FOLDER/<train|val|test>/<class>/*.jpg), `digits`, or a
+    torchvision data set's name. The same command finds a finished entry, continues an interrupted one, and
+    computes only what is new.
+
+    \b
+      pipeline extract ./photos --backbone resnet18
+      pipeline extract cifar10 --backbone resnet18 --image-size 224 --mean 0.5 --std 0.5
+      pipeline extract ./photos --backbone mobilenet_v2 --weights my.safetensors --on-bad-image skip
+    """
+    from dataclasses import asdict
+
+    from pipeline.cli.show import show_extracted, show_plan
+    from pipeline.launch.extract import Plan, extract
+
+    plans: list[Plan] = []
+
+    def on_plan(plan: Plan) -> None:
+        plans.append(plan)
+        show_plan(screen, plan)
+
+    with screen.bar("extract") as on_progress:
+        result = extract(
+            source, dry_run=dry_run, cache_dir=cache_dir, on_plan=on_plan, on_progress=on_progress, **options
+        )
+    if result is None:
+        screen.result({"plan": asdict(plans[0])}, brief=plans[0].cache)
+        return
+    show_extracted(screen, result)
+    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
+    screen.next_step(f"pipeline train-head {result.cache}{where}")

@@ -1,0 +1,150 @@
+"""The entry point: the group of commands, global options, and what every error becomes."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from pipeline import __version__
+from pipeline.cli.options import global_options
+from pipeline.console import NoteHandler, Screen, print_json
+from pipeline.errors import PipelineError, UsageError, nearest
+
+INTERRUPTED = 130
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Work": {
+        "extract": ("extract", "Stage 1: images through a frozen backbone, features into the cache."),
+        "train-head": ("train_head", "Stage 2: train a head on cached features."),
+        "evaluate": ("evaluate", "Metrics of a run; --end-to-end proves it is the same model."),
+        "run": ("run", "Extract, train-head and evaluate from one TOML file."),
+    },
+    "Look": {
+        "runs": ("runs", "What was trained."),
+        "cache": ("cache", "List, inspect, verify and remove cache entries."),
+        "backbones": ("backbones", "The networks that can be used."),
+    },
+    "Start": {
+        "demo": ("demo", "The whole job on bundled data, offline, under a minute."),
+        "doctor": ("doctor", "Explain this installation and what is wrong with it."),
+    },
+}
+"""Sections of the help: command name to (module, one-line help), so that help imports no command."""
+
+COMMANDS = {name: where for section in SECTIONS.values() for name, where in section.items()}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module and return its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"pipeline.cli.{COMMANDS[cmd_name][0]}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UsageError(
+                f"unknown command {args[0]!r}.{nearest(args[0], COMMANDS)}", "`pipeline --help` lists all commands."
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section."""
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, help_line) for name, (_, help_line) in commands.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `pipeline demo`. Each command's --help has examples.",
+)
+@click.version_option(__version__, message="pipeline %(version)s")
+@global_options
+def cli() -> None:
+    """Run a frozen backbone once, keep its features, train heads on them in seconds.
+
+    \b
+      pipeline extract ./photos --backbone resnet18     images -> features in the cache (once)
+      pipeline train-head latest                        features -> a new linear head (seconds)
+      pipeline evaluate latest --end-to-end             metrics, and the proof of parity
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    screen = Screen(json="--json" in given, traceback="--traceback" in given)
+    handler = NoteHandler(screen)
+    logger = logging.getLogger("pipeline")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        sys.exit(_run(given, screen))
+    finally:
+        logger.removeHandler(handler)
+
+
+def _run(arguments: list[str], screen: Screen) -> int:
+    """Run a command and return the exit code of what became of it."""
+    try:
+        result = cli.main(arguments, prog_name="pipeline", standalone_mode=False, obj=screen)
+    except PipelineError as error:
+        if screen.traceback:
+            raise
+        screen.error(error)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.UsageError as error:
+        screen.error(_usage_error(error))
+        return UsageError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(screen, arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        if screen.traceback:
+            raise
+        screen.error(
+            PipelineError(
+                f"unexpected {type(error).__name__}: {error}",
+                "This is probably a fault of this package: run again with --traceback and report what it says.",
+            )
+        )
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: click.UsageError) -> UsageError:
+    command = error.ctx.command_path if error.ctx is not None else "pipeline"
+    return UsageError(error.format_message(), f"`{command} --help` shows how it is used.")
+
+
+def _interrupted(screen: Screen, arguments: list[str]) -> int:
+    import shlex
+
+    again = shlex.join(["pipeline", *arguments])
+    if screen.json:
+        hint = f"What is finished is kept; go on with: {again}"
+        print_json({"error": {"kind": "interrupted", "message": "interrupted", "hint": hint}})
+    else:
+        screen.warn(f"interrupted; what is finished is kept. Go on with: {again}")
+    return INTERRUPTED

@@ -1,0 +1,91 @@
+"""Options and small helpers that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.console import Screen
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and isinstance(ctx.obj, Screen) and param.name is not None:
+        setattr(ctx.obj, param.name, True)
+
+
+def global_options(command: F) -> F:
+    """Add the options that every command takes, before its name or after it."""
+    flags = (
+        (("--json",), "json", "Print one JSON document on stdout."),
+        (("-q", "--quiet"), "quiet", "Print ids and errors only."),
+        (("-v", "--verbose"), "verbose", "Print more."),
+        (("--traceback",), "traceback", "Show Python's traceback of an error."),
+    )
+    for names, key, text in reversed(flags):
+        command = click.option(
+            *names, key, is_flag=True, is_eager=True, expose_value=False, callback=_set, help=text
+        )(command)
+    return command
+
+
+def cache_dir_option(command: F) -> F:
+    """Add --cache-dir."""
+    return click.option(
+        "--cache-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("cache"),
+        show_default=True,
+        envvar="PIPELINE_CACHE_DIR",
+        help="The cache root.",
+    )(command)
+
+
+def runs_dir_option(command: F) -> F:
+    """Add --runs-dir."""
+    return click.option(
+        "--runs-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        envvar="PIPELINE_RUNS_DIR",
+        help="Where runs are kept.",
+    )(command)
+
+
+def data_root_option(command: F) -> F:
+    """Add --data-root."""
+    return click.option(
+        "--data-root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("data"),
+        show_default=True,
+        help="Where torchvision's data sets are or are downloaded to.",
+    )(command)
+
+
+def device_option(command: F) -> F:
+    """Add --device."""
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")(command)
+
+
+class Numbers(click.ParamType):
+    """One number, or three separated by commas."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:  # noqa: ANN401 - as click has it
+        """Parse `0.5` or `0.485,0.456,0.406`."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            self.fail(f"{value!r} is not one number or three, like 0.5 or 0.485,0.456,0.406", param, ctx)
+        return numbers

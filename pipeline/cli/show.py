@@ -1,0 +1,140 @@
+"""How plans and results look: used by the commands and by `run` and `demo`."""
+
+from typing import Any
+
+from pipeline.console import Screen, count, duration, percent, plain, size
+from pipeline.evaluation import EvaluateResult
+from pipeline.heads.minibatch import Epoch
+from pipeline.launch.extract import ExtractResult, Plan
+from pipeline.training import TrainPlan, TrainResult
+
+
+def show_plan(screen: Screen, plan: Plan) -> None:
+    """Show what an extraction is about to do."""
+    splits = ", ".join(f"{name} {number:,}" for name, number in plan.splits.items())
+    process = plan.preprocess
+    mean, std = (",".join(f"{value:g}" for value in process[key]) for key in ("mean", "std"))
+    state = {
+        "complete": f"{plan.cache} complete, nothing to compute",
+        "resumed": f"resuming: {plan.shards_done} of {count(plan.shards, 'shard')} done",
+        "new": f"new, {count(plan.shards, 'shard')}",
+    }[plan.state]
+    reuse = f" · {plan.rows_known:,} rows already known" if plan.rows_known and plan.state != "complete" else ""
+    screen.facts(
+        {
+            "source": f"{plan.source} · {plan.kind} · {count(plan.samples, 'image')} · {count(plan.classes, 'class')}"
+            + (f" · {splits}" if splits else "")
+            + f" · {plan.split_rule}",
+            "backbone": f"{plan.backbone} · weights {plan.weights} · {plan.layer} · "
+            f"{' x '.join(str(side) for side in plan.row_shape)} features",
+            "images": f"side to {process['resize']} px, central {process['crop']} px, {process['interpolation']} · "
+            f"mean {mean} · std {std} · from {plan.preprocess_from}",
+            "compute": f"{plan.device} · engine {plan.engine} · float32 · batch {plan.batch_size}"
+            + (f" · {count(plan.threads, 'thread')}" if plan.threads else ""),
+            "cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free",
+        }
+    )
+
+
+def show_extracted(screen: Screen, result: ExtractResult, document: Any = None) -> None:  # noqa: ANN401
+    """Show what an extraction did."""
+    splits = ", ".join(f"{name} {number:,}" for name, number in result.splits.items())
+    work = f"computed {result.computed:,}, reused {result.reused:,}"
+    if result.skipped:
+        screen.warn(f"{count(result.skipped, 'image')} could not be used: see {result.path}/skipped.csv")
+    screen.result(
+        document if document is not None else result.to_json(),
+        f"[bold]cache {result.cache}[/bold]  {result.rows:,} rows x {result.dim:,} features ({splits}) · {work} "
+        f"in {duration(result.seconds)}",
+        brief=result.cache,
+    )
+
+
+def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
+    """Show what a training is about to do."""
+    s = plan.settings
+    extras = "".join(
+        f" · {name} {value:g}"
+        for name, value in (("weight decay", s.weight_decay), ("momentum", s.momentum), ("dropout", s.dropout))
+        if value
+    )
+    screen.facts(
+        {
+            "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · {count(plan.classes, 'class')}",
+            "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
+            "head": f"linear · {s.optimizer} · lr {s.lr:g} · batch {s.batch_size} · {count(s.epochs, 'epoch')} · "
+            f"seed {s.seed}{extras} · {plan.device}",
+        }
+    )
+
+
+EPOCH_HEADER = f"{'epoch':>6}  {'train loss':>10}  {'train acc':>9}  {'val loss':>10}  {'val acc':>9}  {'time':>9}"
+
+
+def epoch_line(epoch: Epoch) -> str:
+    """Return one line of the epochs' table."""
+    val_loss = "–" if epoch.val_loss is None else f"{epoch.val_loss:.4f}"
+    val_accuracy = "–" if epoch.val_accuracy is None else percent(epoch.val_accuracy)
+    return (
+        f"{epoch.epoch:>6}  {epoch.train_loss:>10.4f}  {percent(epoch.train_accuracy):>9}  {val_loss:>10}  "
+        f"{val_accuracy:>9}  {duration(epoch.seconds):>9}"
+    )
+
+
+def show_epochs(screen: Screen, epochs: list[Epoch], shown: int = 10) -> None:
+    """Show the epochs; of many, about `shown` spread evenly."""
+    step = max(1, -(-len(epochs) // shown))
+    screen.note(EPOCH_HEADER)
+    for epoch in epochs:
+        if epoch.epoch % step == 0 or epoch.epoch in (1, len(epochs)):
+            screen.note(epoch_line(epoch))
+
+
+def show_trained(screen: Screen, result: TrainResult, document: Any = None) -> None:  # noqa: ANN401
+    """Show a trained run."""
+    last = result.epochs[-1]
+    val = "" if result.metrics is None else f" · val accuracy {_interval(result.metrics)}"
+    screen.result(
+        document if document is not None else result.to_json(),
+        f"[bold]run {result.run}[/bold]  train accuracy {percent(last.train_accuracy)}{val} · "
+        f"in {duration(result.seconds)} · {plain(result.path)}",
+        brief=result.run,
+    )
+
+
+def show_evaluated(screen: Screen, result: EvaluateResult, document: Any = None) -> None:  # noqa: ANN401
+    """Show metrics, and the end-to-end comparison where there is one."""
+    m = result.metrics
+    lines = [
+        f"[bold]{result.split}[/bold]  {count(result.n, 'image')} · accuracy [bold]{_interval(m)}[/bold] · "
+        f"balanced {percent(m['balanced_accuracy'])} · top-5 {percent(m['top5_accuracy'])} · "
+        f"macro-F1 {percent(m['macro_f1'])} · NLL {m['nll']:.4f} · ECE {m['ece']:.4f}"
+    ]
+    confused = _most_confused(m)
+    if confused:
+        lines.append(f"[bold]worst[/bold] {confused}")
+    if result.end_to_end is not None:
+        e = result.end_to_end
+        verdict = "[green]the same model[/green]" if e.holds else "[red]not the same model[/red]"
+        lines.append(
+            f"[bold]end to end[/bold]  accuracy {percent(e.accuracy)} · predictions equal "
+            f"{percent(e.prediction_agreement)} · logits within {e.max_abs_logit_difference:.1e} · "
+            f"{e.images_per_second:,.0f} img/s · {verdict}"
+        )
+    screen.result(document if document is not None else result.to_json(), *lines, brief=f"{m['accuracy']:.4f}")
+
+
+def _interval(metrics: dict[str, Any]) -> str:
+    low, high = metrics["accuracy_ci95"]
+    return f"{percent(metrics['accuracy'])} \\[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _most_confused(metrics: dict[str, Any], shown: int = 3) -> str:
+    classes, matrix = metrics["classes"], metrics["confusion_matrix"]
+    pairs = [
+        (number, f"{plain(classes[true])} → {plain(classes[said])} {number}")
+        for true, row in enumerate(matrix)
+        for said, number in enumerate(row)
+        if true != said and number
+    ]
+    return " · ".join(text for _, text in sorted(pairs, key=lambda pair: -pair[0])[:shown])

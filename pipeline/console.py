@@ -1,0 +1,228 @@
+"""What people see: plans, bars, tables, errors. The only file that knows rich.
+
+Results go to stdout, everything else to stderr. On a terminal there are colours and bars, otherwise a plain line
+every 10 seconds.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import PipelineError
+from pipeline.progress import OnProgress, Progress, ignore
+
+PLAIN_SECONDS = 10.0
+LABEL_WIDTH = 10
+WIDTH_WITHOUT_TERMINAL = 100
+
+
+@dataclass
+class Screen:
+    """Where a command's words go, and which of them."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    traceback: bool = False
+
+    def __post_init__(self) -> None:
+        self.out = _console(stderr=False)
+        self.err = _console(stderr=True)
+
+    # --- results, to stdout ---
+
+    def result(self, document: Any, *lines: str, brief: str = "") -> None:  # noqa: ANN401 - any JSON value
+        """Print a command's result: the document with --json, `brief` with -q, else the lines."""
+        if self.json:
+            print_json(document)
+        elif self.quiet:
+            if brief:
+                sys.stdout.write(brief + "\n")
+        else:
+            for line in lines:
+                self.out.print(line, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
+        """Print a table on stdout; columns whose name is in `right` (space-separated) are right-aligned."""
+        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, justify="right" if column in right.split() else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(plain(cell) for cell in row))
+        self.out.print(table)
+
+    # --- notes, to stderr ---
+
+    def facts(self, pairs: Mapping[str, str]) -> None:
+        """Print labelled lines, as plans are shown."""
+        if self.quiet:
+            return
+        for label, text in pairs.items():
+            self.err.print(f"[bold]{label:<{LABEL_WIDTH}}[/bold]{plain(text)}", soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a note on stderr."""
+        if not self.quiet:
+            self.err.print(plain(text), soft_wrap=True)
+
+    def next_step(self, *commands: str) -> None:
+        """Say what to do next."""
+        if not self.quiet and not self.json:
+            self.err.print(f"[dim]next:[/dim] {plain('   '.join(commands))}", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr."""
+        self.err.print(f"[yellow]![/yellow] {plain(text)}", soft_wrap=True)
+
+    def error(self, error: PipelineError) -> None:
+        """Print an error: one line of what is wrong, one of what to do."""
+        if self.json:
+            body = {"kind": error.kind, "message": error.message, "hint": error.hint}
+            print_json({"error": body})
+            return
+        self.err.print(f"[bold red]error:[/bold red] {plain(error.message)}", soft_wrap=True)
+        if error.hint:
+            self.err.print(f"  [bold]try:[/bold] {plain(error.hint)}", soft_wrap=True)
+
+    # --- progress ---
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[OnProgress]:
+        """Show progress while the context lasts: a bar on a terminal, else a line every 10 seconds."""
+        if self.quiet:
+            yield ignore
+        elif self.err.is_terminal:
+            with _terminal_bar(self.err, what) as update:
+                yield update
+        else:
+            yield _plain_lines(self.err, what)
+
+
+def print_json(document: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(stderr=stderr, highlight=False, width=width)
+
+
+def plain(text: str) -> str:
+    """Return text without meaning to rich, and without what a terminal cannot show or would obey."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return escape(shown.encode("utf-8", "backslashreplace").decode())
+
+
+class _RateColumn(ProgressColumn):
+    """Computed images a second over the last seconds, and what holds it back."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.fields.get("rate", 0.0)
+        bound = task.fields.get("bottleneck", "")
+        return Text(f"{rate:,.0f} img/s" + (f"  {bound}-bound" if bound and rate else ""))
+
+
+@contextmanager
+def _terminal_bar(console: Console, what: str) -> Iterator[OnProgress]:
+    columns = (TextColumn(f"{what:<{LABEL_WIDTH - 1}}"), BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=False) as bars:
+        task = bars.add_task(what, total=None, rate=0.0, bottleneck="")
+        rate = _Rate()
+
+        def update(progress: Progress) -> None:
+            bars.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                rate=rate.of(progress),
+                bottleneck=progress.bottleneck,
+            )
+
+        yield update
+
+
+class _Rate:
+    """Computed rows a second since the first that was computed: warm-up is left out."""
+
+    def __init__(self) -> None:
+        self.started, self.first = 0.0, 0
+
+    def of(self, progress: Progress) -> float:
+        now = time.monotonic()
+        if not progress.computed:
+            return 0.0
+        if not self.started:
+            self.started, self.first = now, progress.computed
+        elapsed = now - self.started
+        return (progress.computed - self.first) / elapsed if elapsed > 0 else 0.0
+
+
+def _plain_lines(console: Console, what: str) -> OnProgress:
+    rate, last = _Rate(), time.monotonic()
+
+    def update(progress: Progress) -> None:
+        nonlocal last
+        speed, now = rate.of(progress), time.monotonic()
+        if now - last < PLAIN_SECONDS:
+            return
+        last = now
+        left = (progress.total - progress.done) / speed if speed else 0.0
+        ahead = f", {duration(left)} left" if speed else ""
+        console.print(f"{what} {progress.done:,}/{progress.total:,}, {speed:,.0f} img/s{ahead}", soft_wrap=True)
+
+    return update
+
+
+class NoteHandler(logging.Handler):
+    """Shows the library's warnings on the screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.DEBUG if screen.verbose else logging.WARNING)
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        self.screen.warn(record.getMessage())
+
+
+def count(number: int, thing: str) -> str:
+    """Return `1,234 things` or `1 thing`."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "es" if thing.endswith("s") else "s")
+
+
+def size(number: float) -> str:
+    """Return bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds for people."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d} min"
+
+
+def percent(share: float) -> str:
+    """Return a fraction as a percentage."""
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,52 @@
+"""What can go wrong, as one tree; each kind has its exit code.
+
+PipelineError            1  anything that is none of the kinds below
+├── UsageError           2  the command or its options make no sense
+├── DataError            3  images, labels, splits or weights are not what was asked for
+└── CacheError           4  the cache is damaged, missing or cannot be written
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PipelineError(Exception):
+    """Base of all errors a user can act on: `message` says what is wrong, `hint` what to do."""
+
+    kind = "failure"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PipelineError):
+    """The command or its options make no sense."""
+
+    kind = "usage"
+    exit_code = 2
+
+
+class DataError(PipelineError):
+    """Images, labels, splits or weights are not what was asked for."""
+
+    kind = "data"
+    exit_code = 3
+
+
+class CacheError(PipelineError):
+    """The cache is damaged, missing, or cannot be written."""
+
+    kind = "cache"
+    exit_code = 4
+
+
+def nearest(asked: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x' or 'y'?` for the names closest to `asked`, or an empty string."""
+    names = {name.lower(): name for name in known}
+    close = [names[match] for match in get_close_matches(asked.lower(), names, n=3, cutoff=0.55)]
+    if not close:
+        return ""
+    return f" Did you mean {' or '.join(repr(name) for name in close)}?"

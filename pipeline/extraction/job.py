@@ -1,0 +1,291 @@
+"""What is to be done: the listing, the backbone's space, the pinned recipe, and what is known already."""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.engines import Engine, default_threads, make_engine
+from pipeline.device import resolve_device
+from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.loading.decode import array_digest
+from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS, Loader, auto_workers
+from pipeline.sources.source import TEST, TRAIN, ArrayPayload, Listing, Payload, Source
+from pipeline.sources.split import drawn
+from pipeline.store.key import SPLITS, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
+from pipeline.store.rows import RowIndex, index_rows
+from pipeline.store.shard import ShardRows
+from pipeline.store.statindex import StatIndex
+from pipeline.store.work import Record, WorkFolder
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 64
+STORE_DTYPES = ("float32", "float16")
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user may say about how an extraction is done; None leaves it to the pinned recipe or defaults."""
+
+    batch_size: int | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    workers: int | None = None
+    shard_rows: int | None = None
+    test_fraction: float = 0.1
+    image_timeout: float = IMAGE_TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "shard_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        if not 0 <= self.test_fraction < 1:
+            raise UsageError(f"test-fraction must be at least 0 and below 1, not {self.test_fraction}")
+
+
+@dataclass
+class Job:
+    """An extraction, ready for `extract_shard`. The engine and the loader start when they are first needed."""
+
+    root: Path
+    source: Source
+    listing: Listing
+    backbone: Backbone
+    space: FeatureSpace
+    recipe: Recipe
+    wishes: Wishes
+    work: WorkFolder
+    digests: np.ndarray
+    """Image digests (n, 32) uint8 as far as they are known."""
+    known: np.ndarray
+    """Which of them are known (n,) bool."""
+    restart: bool = False
+    """Whether finished entries are left unused and replaced."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"loading": 0.0, "forward": 0.0, "writing": 0.0})
+    requested: dict[int, list[int]] = field(default_factory=dict)
+    """Rows asked of the loader by shard number."""
+
+    @property
+    def shards(self) -> int:
+        """How many shards the entry has."""
+        return -(-len(self.listing) // self.recipe.shard_rows)
+
+    def span(self, number: int) -> slice:
+        """Return the listing rows of a shard."""
+        first = number * self.recipe.shard_rows
+        return slice(first, min(first + self.recipe.shard_rows, len(self.listing)))
+
+    def payload(self, row: int) -> Payload:
+        """Return the way to the pixels of a listing row."""
+        return self.source.payload(self.listing.ids[row])
+
+    @cached_property
+    def rows(self) -> RowIndex:
+        """Rows of this space that already lie in the cache; with `restart` only those of this extraction."""
+        if self.restart:
+            return RowIndex(self.space)
+        return index_rows(
+            self.root, self.space, recipe=self.recipe, engine_only=self.wishes.engine != "auto"
+        )
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of the recipe, on its device.
+
+        Raises:
+            CacheError: if the work was started with an engine of another version.
+        """
+        engine = make_engine(
+            self.recipe.engine, self.backbone.network, self.backbone.preprocess, resolve_device(self.wishes.device)
+        )
+        if engine.version != self.recipe.engine_version:
+            raise CacheError(
+                f"this extraction was started with {self.recipe.engine_version}, here is {engine.version}",
+                "Finish it there, or pass --restart to begin anew.",
+            )
+        return engine
+
+    @cached_property
+    def loader(self) -> Loader:
+        """The loading processes."""
+        return Loader(
+            self.backbone.preprocess,
+            batch_size=self.recipe.batch_size,
+            workers=self.wishes.workers or auto_workers(),
+            known=self.rows.digests,
+            image_timeout=self.wishes.image_timeout,
+        )
+
+    def begin(self) -> None:
+        """Pin the recipe, or take over the one another process has pinned since."""
+        self.recipe = self.work.pin(self.space, self.recipe, {"source": self.source.spec})
+
+    def committed(self, number: int) -> tuple[Record, ShardRows] | None:
+        """Return a shard that is done and up to date with the files as they are now, else None."""
+        record = self.work.record(number)
+        span = self.span(number)
+        if record is None or record.rows != span.stop - span.start:
+            return None
+        try:
+            rows = self.work.read_shard(record, self.space)
+        except CacheError as error:
+            logger.warning("%s; the shard is made again", error.message)
+            return None
+        fresh = self.known[span].all() and np.array_equal(rows.digests, self.digests[span])
+        return (record, rows) if fresh else None
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the shards that are not done or not up to date."""
+        return [number for number in range(self.shards) if self.committed(number) is None]
+
+    def learn(self, record: Record) -> None:
+        """Take over file digests from a commit record, so that files it covers are not read again."""
+        if self.listing.stats is not None:
+            span = self.span(record.shard)
+            digests, known = StatIndex(record.stats).lookup(self.listing.stats[span])
+            self.digests[span][known] = digests[known]
+            self.known[span] |= known
+
+    def splits(self, digests: np.ndarray) -> tuple[np.ndarray, dict[str, Any] | None]:
+        """Return the splits (n,) int8 and how they were derived, None where the source names a test split."""
+        named = self.listing.splits
+        if (named == TEST).any() or not self.wishes.test_fraction:
+            return named, None
+        rule = {"seed": SPLIT_SEED, "test_fraction": self.wishes.test_fraction}
+        test = drawn("test", SPLIT_SEED, self.wishes.test_fraction, digests, self.listing.ids)
+        return np.where(test & (named == TRAIN), TEST, named).astype(np.int8), rule
+
+    def final_id(self, digests: np.ndarray) -> str:
+        """Return the entry's id once all image digests are known."""
+        splits, _ = self.splits(digests)
+        return entry_id(
+            self.space, self.listing.classes, self.listing.ids, digests, self.listing.labels, splits
+        )
+
+    def warn_empty_classes(self, splits: np.ndarray, usable: np.ndarray) -> None:
+        """Say which classes have no usable image in a split that others have images in."""
+        for split in np.unique(splits[usable]).tolist():
+            counts = np.bincount(self.listing.labels[usable & (splits == split)], minlength=len(self.listing.classes))
+            empty = [self.listing.classes[label] for label in np.flatnonzero(counts == 0)]
+            if empty:
+                some = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+                logger.warning("the %s split has no images of %d classes: %s", SPLITS[split], len(empty), some)
+
+    def close(self) -> None:
+        """Stop the loading processes, if they were started."""
+        if "loader" in self.__dict__:
+            self.loader.close()
+
+
+def prepare(
+    source: Source,
+    backbone: Backbone,
+    *,
+    root: Path,
+    wishes: Wishes,
+    store_dtype: str = "float32",
+    limit: int | None = None,
+    restart: bool = False,
+) -> Job:
+    """List the source and find out what is known already; nothing is computed or written.
+
+    Raises:
+        UsageError, DataError, CacheError: as the command line says them.
+    """
+    if store_dtype not in STORE_DTYPES:
+        raise UsageError(f"unknown store dtype {store_dtype!r}", f"Known: {', '.join(STORE_DTYPES)}")
+    listing = _limited(source.listing(), limit)
+    _check_classes(listing)
+    for note in listing.notes:
+        logger.warning("%s", note)
+    space = FeatureSpace(
+        architecture=backbone.name,
+        weights=backbone.weights_digest,
+        layer=backbone.layer,
+        pool="none",
+        preprocess=backbone.preprocess.to_json(),
+        dtype="float32",
+        store_dtype=store_dtype,
+        row_shape=backbone.row_shape,
+    )
+    work = WorkFolder(root, plan_id(space, source.describe(), listing.ids))
+    if restart:
+        work.discard()
+    recipe = work.pinned()
+    recipe = _wished_recipe(space, wishes) if recipe is None else _pinned_recipe(recipe, wishes)
+    digests, known = _known_digests(source, listing, root)
+    job = Job(root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart)
+    for record in work.records():
+        job.learn(record)
+    return job
+
+
+def _limited(listing: Listing, limit: int | None) -> Listing:
+    """Take `limit` samples spread evenly over the source, so that all classes and splits stay."""
+    if limit is None or limit >= len(listing):
+        return listing
+    if limit < 1:
+        raise UsageError(f"limit must be at least 1, not {limit}")
+    return listing.take(np.arange(limit, dtype=np.int64) * len(listing) // limit)
+
+
+def _check_classes(listing: Listing) -> None:
+    if len(listing.classes) < 2:
+        raise DataError(
+            f"the source has {len(listing.classes)} class ({', '.join(listing.classes)}); a classifier needs two",
+            "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
+        )
+
+
+def _wished_recipe(space: FeatureSpace, wishes: Wishes) -> Recipe:
+    import torch
+
+    device = resolve_device(wishes.device)
+    batch_size = wishes.batch_size or BATCH_SIZE
+    return Recipe(
+        engine="reference" if wishes.engine == "auto" else wishes.engine,
+        engine_version=f"torch {torch.__version__}",
+        device=device.type,
+        threads=default_threads() if device.type == "cpu" else 0,
+        batch_size=batch_size,
+        shard_rows=wishes.shard_rows or shard_rows_for(space.row_bytes, batch_size),
+    )
+
+
+def _pinned_recipe(pinned: Recipe, wishes: Wishes) -> Recipe:
+    """Check what was asked for against the recipe this extraction was started with."""
+    asked = {"engine": wishes.engine, "device": wishes.device.partition(":")[0]}
+    for name, value in asked.items():
+        if value not in ("auto", getattr(pinned, name)):
+            raise CacheError(
+                f"this extraction was started with {name} {getattr(pinned, name)}, you ask for {value}",
+                f"Drop --{name} to finish it, or pass --restart to begin anew.",
+            )
+    for name in ("batch_size", "shard_rows"):
+        value = getattr(wishes, name)
+        if value not in (None, getattr(pinned, name)):
+            flag = name.replace("_", "-")
+            logger.warning(
+                "going on with %s %d, which this extraction was started with; --restart begins anew with %d",
+                flag, getattr(pinned, name), value,
+            )
+    return pinned
+
+
+def _known_digests(source: Source, listing: Listing, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return digests (n, 32) and which are known (n,) without opening a file."""
+    if listing.stats is not None and source.folder is not None:
+        return StatIndex.load(root, source.folder).lookup(listing.stats)
+    digests = np.empty((len(listing), 32), np.uint8)
+    for row, sample_id in enumerate(listing.ids):
+        payload = source.payload(sample_id)
+        assert isinstance(payload, ArrayPayload)
+        digests[row] = np.frombuffer(array_digest(payload.array), np.uint8)
+    return digests, np.ones(len(listing), bool)

@@ -1,0 +1,243 @@
+"""The core loop: `extract_shard(job, number)` makes one shard whole, whoever calls it and however often."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.backbones.engines import cpu_threads
+from pipeline.errors import DataError
+from pipeline.extraction.job import Job
+from pipeline.versions import versions
+from pipeline.loading.loader import Batch
+from pipeline.loading.worker import BAD as BAD_IMAGE
+from pipeline.loading.worker import KNOWN
+from pipeline.store.rows import ShardRef
+from pipeline.store.shard import BAD, USABLE, ShardRows
+from pipeline.store.statindex import ROW, stat_rows
+from pipeline.store.work import Record
+
+OnRows = Callable[[int, int, int], None]
+"""Called with how many more rows were computed, reused, skipped."""
+
+
+@dataclass
+class _Shard:
+    """A shard being made. Rows are counted from the shard's first."""
+
+    rows: ShardRows
+    bad: dict[int, str] = field(default_factory=dict)
+    stats: list[np.ndarray] = field(default_factory=list)
+    computed: int = 0
+    reused: int = 0
+    first_of: dict[bytes, int] = field(default_factory=dict)
+    """The row that is computed for a digest."""
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """(row, row it equals) of images that occur twice in the shard."""
+
+
+@dataclass
+class _Assembly:
+    """Images gathered from batches that were only partly needed, until they fill a batch."""
+
+    pixels: np.ndarray
+    rows: list[int] = field(default_factory=list)
+
+
+def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Record:
+    """Make shard `number` and commit it; if it is done already, return its record.
+
+    Idempotent and independent of other shards: any process may call it, in any order, again after a crash.
+
+    Raises:
+        DataError: if a feature is not finite, naming the images.
+        CacheError: if the disk is full or cannot be written.
+    """
+    started = time.perf_counter()
+    before = job.work.record(number)
+    done = job.committed(number)
+    if done is not None:
+        job.requested.pop(number, None)
+        return done[0]
+    request_shard(job, number)
+    span = job.span(number)
+    shard = _Shard(_empty_rows(job, span.stop - span.start))
+    report = on_rows or (lambda *_: None)
+
+    asked = set(job.requested.pop(number))
+    there = [row for row in range(span.start, span.stop) if row not in asked]
+    _take_known(job, shard, there, span.start, report)
+    _take_loaded(job, shard, len(asked), span.start, report)
+
+    for row, twin in shard.copies:
+        shard.rows.features[row] = shard.rows.features[twin]
+    _check_finite(job, shard, span.start)
+    written = time.perf_counter()
+    record = job.work.commit(
+        number,
+        job.space,
+        shard.rows,
+        bad=shard.bad,
+        stats=np.concatenate([np.empty(0, ROW), *shard.stats]),
+        computed=shard.computed,
+        reused=shard.reused,
+        facts={"recipe": job.recipe.to_json(), "versions": versions(), "seconds": written - started},
+        equal=job.rows.paths_by_sha256(),
+        stale=before.sha256 if before else None,
+    )
+    job.seconds["writing"] += time.perf_counter() - written
+    reference = ShardRef(job.work.shard_path(record), record.sha256, record.size, job.recipe.to_json())
+    job.rows.add(reference, shard.rows.digests, shard.rows.status == USABLE)
+    return record
+
+
+def request_shard(job: Job, number: int) -> None:
+    """Ask the loader for the images that shard `number` needs read, unless that was done already.
+
+    Called for the next shard while one is being made, it keeps the workers busy in between.
+    """
+    if number in job.requested:
+        return
+    span = job.span(number)
+    places = job.rows.find(job.digests[span])
+    needed = ~job.known[span] | (places[:, 0] < 0)
+    rows = (np.flatnonzero(needed) + span.start).tolist()
+    job.requested[number] = rows
+    if rows:
+        job.loader.request(rows, job.payload)
+
+
+def _empty_rows(job: Job, n: int) -> ShardRows:
+    return ShardRows(
+        np.zeros((n, *job.space.row_shape), job.space.store_dtype),
+        np.zeros((n, 32), np.uint8),
+        np.full(n, USABLE, np.uint8),
+    )
+
+
+def _take_known(job: Job, shard: _Shard, rows: list[int], first: int, report: OnRows) -> None:
+    """Copy rows whose image digests and features are known; nothing is opened but shards."""
+    if not rows:
+        return
+    at = np.array(rows)
+    shard.rows.digests[at - first] = job.digests[at]
+    features = np.zeros((len(at), *job.space.row_shape), job.space.store_dtype)
+    had = job.rows.fetch(job.rows.find(job.digests[at]), features)
+    shard.rows.features[at[had] - first] = features[had]
+    shard.reused += int(had.sum())
+    report(0, int(had.sum()), 0)
+    lost = at[~had].tolist()
+    if lost:  # their shard turned out to be damaged
+        job.loader.request(lost, job.payload, decode_known=True)
+        _take_loaded(job, shard, len(lost), first, report)
+
+
+def _take_loaded(job: Job, shard: _Shard, count: int, first: int, report: OnRows) -> None:
+    """Take `count` requested images from the loader; compute those that no row is known for."""
+    size = job.backbone.preprocess.crop
+    assembly = _Assembly(np.zeros((job.recipe.batch_size, size, size, 3), np.uint8))
+    lost: list[int] = []
+    while count:
+        waited = time.perf_counter()
+        batch = job.loader.next_batch()
+        job.seconds["loading"] += time.perf_counter() - waited
+        count -= len(batch.rows)
+        wanted = _sort_out(job, shard, batch, first, lost, report)
+        if wanted:
+            _compute_batch(job, shard, batch, wanted, assembly, first, report)
+        job.loader.release(batch)
+    if assembly.rows:
+        assembly.pixels[len(assembly.rows) :] = 0
+        _forward(job, shard, assembly.pixels, list(enumerate(assembly.rows)), report)
+    if lost:
+        job.loader.request(lost, job.payload, decode_known=True)
+        _take_loaded(job, shard, len(lost), first, report)
+
+
+def _sort_out(
+    job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int], report: OnRows
+) -> list[int]:
+    """Record digests and bad images, copy rows that are known. Return the places that must be computed."""
+    digests = np.stack([np.frombuffer(item.digest or bytes(32), np.uint8) for item in batch.loaded])
+    rows = np.array(batch.rows)
+    shard.rows.digests[rows - first] = digests
+    _remember(job, shard, batch, rows, digests)
+
+    features = np.zeros((len(rows), *job.space.row_shape), job.space.store_dtype)
+    had = job.rows.fetch(job.rows.find(digests), features)
+    wanted = []
+    for place, item in enumerate(batch.loaded):
+        row = int(rows[place]) - first
+        if item.outcome == BAD_IMAGE:
+            shard.rows.status[row] = BAD
+            shard.bad[row] = item.reason
+        elif had[place]:
+            shard.rows.features[row] = features[place]
+        elif item.outcome == KNOWN:
+            lost.append(int(rows[place]))
+            continue
+        elif (twin := shard.first_of.setdefault(item.digest or b"", row)) != row:
+            shard.copies.append((row, twin))
+            had[place] = True
+        else:
+            wanted.append(place)
+    bad = sum(item.outcome == BAD_IMAGE for item in batch.loaded)
+    shard.reused += int(had.sum())
+    report(0, int(had.sum()), bad)
+    return wanted
+
+
+def _remember(job: Job, shard: _Shard, batch: Batch, rows: np.ndarray, digests: np.ndarray) -> None:
+    """Note stat fields of files as they were when read, and their digests."""
+    read = [place for place, item in enumerate(batch.loaded) if item.digest]
+    job.digests[rows[read]], job.known[rows[read]] = digests[read], True
+    kept = [place for place in read if batch.loaded[place].facts is not None]
+    if kept:
+        facts = np.array([batch.loaded[place].facts for place in kept], np.int64)
+        read_ns = np.array([batch.loaded[place].read_ns for place in kept], np.int64)
+        shard.stats.append(stat_rows(facts, digests[kept], read_ns))
+
+
+def _compute_batch(
+    job: Job, shard: _Shard, batch: Batch, wanted: list[int], assembly: _Assembly, first: int, report: OnRows
+) -> None:
+    """Run the network on the wanted places: on the batch as it lies if most are, else on gathered ones."""
+    rows = [batch.rows[place] - first for place in wanted]
+    bad = sum(item.outcome == BAD_IMAGE for item in batch.loaded)
+    if len(wanted) + bad == len(batch.rows):
+        batch.pixels[len(batch.rows) :] = 0
+        _forward(job, shard, batch.pixels, list(zip(wanted, rows, strict=True)), report)
+        return
+    for place, row in zip(wanted, rows, strict=True):
+        assembly.pixels[len(assembly.rows)] = batch.pixels[place]
+        assembly.rows.append(row)
+        if len(assembly.rows) == job.recipe.batch_size:
+            _forward(job, shard, assembly.pixels, list(enumerate(assembly.rows)), report)
+            assembly.rows.clear()
+
+
+def _forward(
+    job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, int]], report: OnRows
+) -> None:
+    """Compute features of a full batch; `rows` pairs places in it with rows of the shard."""
+    started = time.perf_counter()
+    with cpu_threads(job.recipe.threads):
+        features = job.engine.features(pixels)
+    places, at = (np.array(column) for column in zip(*rows, strict=True))
+    shard.rows.features[at] = features[places].astype(job.space.store_dtype, copy=False)
+    shard.computed += len(rows)
+    job.seconds["forward"] += time.perf_counter() - started
+    report(len(rows), 0, 0)
+
+
+def _check_finite(job: Job, shard: _Shard, first: int) -> None:
+    finite = np.isfinite(shard.rows.features.reshape(len(shard.rows.status), -1)).all(axis=1)
+    if finite.all():
+        return
+    wrong = (np.flatnonzero(~finite) + first).tolist()
+    some = ", ".join(job.listing.ids[row] for row in wrong[:5]) + (", …" if len(wrong) > 5 else "")
+    raise DataError(
+        f"{len(wrong)} rows have features that are not finite (NaN or infinity): {some}",
+        "Are the weights whole? With --store-dtype float16 the values may be too large: use float32.",
+    )

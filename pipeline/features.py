@@ -1,0 +1,113 @@
+"""The value that leaves the cache: features with labels, ids, classes and splits, ready for any head."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import CacheError, DataError
+from pipeline.store.catalog import find_entry
+from pipeline.store.entry import Entry, usable
+from pipeline.store.key import SPLITS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, repr=False)
+class Features:
+    """Usable samples of a cache entry, in source order, verified.
+
+    `Features(x, y, classes)` works too, for features that come from anywhere else.
+    """
+
+    x: "Tensor"
+    """(n, d) float32 or float16, or (n, *row_shape) for cut-points."""
+    y: "Tensor"
+    """(n,) int64, positions in `classes`."""
+    classes: tuple[str, ...]
+    ids: list[str] = field(default_factory=list)
+    split: np.ndarray = field(default_factory=lambda: np.empty(0, "<U5"))
+    """(n,) of `train`, `val`, `test`."""
+    digests: np.ndarray = field(default_factory=lambda: np.empty((0, 32), np.uint8))
+    """Image digests (n, 32) uint8."""
+    cache: str = ""
+    """Id of the entry, and the SHA-256 of its manifest, which names these very bytes."""
+    cache_digest: str = ""
+    space: dict[str, Any] = field(default_factory=dict)
+    space_sha256: str = ""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {int((self.split == name).sum()):,}" for name in SPLITS if (self.split == name).any())
+        kind = str(self.x.dtype).removeprefix("torch.")
+        return (
+            f"Features({self.cache or 'no cache'}: x {tuple(self.x.shape)} {kind}, "
+            f"{len(self.classes)} classes, {counts or 'no splits'})"
+        )
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return positions (m,) int64 of a split's samples; all of them for features without splits."""
+        if not len(self.split):
+            return np.arange(len(self))
+        return np.flatnonzero(self.split == split)
+
+    def numpy(self, split: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return (x, y) as numpy arrays, of one split or of all, as scikit-learn takes them."""
+        if split is None:
+            return self.x.numpy(), self.y.numpy()
+        rows = self.rows(split)
+        return self.x.numpy()[rows], self.y.numpy()[rows]
+
+
+def open_cache(cache: str | Path = "latest", *, cache_dir: str | Path = "cache") -> Features:
+    """Read a cache entry, every byte verified, into one contiguous tensor.
+
+    Args:
+        cache: a unique prefix of its id, its path, or `latest`.
+        cache_dir: the cache root.
+
+    Raises:
+        CacheError: if there is no such entry, or a file of it is missing or damaged (it is named).
+    """
+    return read_features(find_entry(Path(cache_dir), str(cache)))
+
+
+def read_features(entry: Entry) -> Features:
+    """Read an entry's usable rows, verified."""
+    import torch
+
+    table = entry.read_samples()
+    kept = usable(table)
+    x = np.empty((int(kept.sum()), *entry.space.row_shape), entry.space.store_dtype)
+    filled = 0
+    for first, shard in entry.read_shards():
+        span = slice(first, first + len(shard.status))
+        if not np.array_equal(shard.digests, table.digests[span]) or not np.array_equal(
+            shard.status, table.status[span]
+        ):
+            raise CacheError(
+                f"{entry.path}: shard rows {first} to {span.stop} are not those of the sample table",
+                "Run the same `pipeline extract` again.",
+            )
+        rows = shard.features if kept[span].all() else shard.features[kept[span]]
+        x[filled : filled + len(rows)] = rows
+        filled += len(rows)
+    if not filled:
+        raise DataError(f"cache entry {entry.id} has no usable rows")
+    names = np.array(SPLITS)
+    return Features(
+        torch.from_numpy(x),
+        torch.from_numpy(table.labels[kept]),
+        entry.classes,
+        [sample_id for sample_id, keep in zip(table.ids, kept.tolist(), strict=True) if keep],
+        names[table.splits[kept]],
+        table.digests[kept],
+        entry.id,
+        entry.digest,
+        dict(entry.manifest["space"]),
+        entry.space.sha256,
+    )

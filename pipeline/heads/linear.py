@@ -1,0 +1,81 @@
+"""A linear head: what is trained, saved, and bound to the feature space and class names it was trained with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.digest import is_sealed, seal
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
+FORMAT, FORMAT_VERSION = "pipeline-head", 1
+CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """logits = features @ weight.T + bias."""
+
+    weight: "Tensor"
+    """(c, d) float32."""
+    bias: "Tensor"
+    """(c,) float32."""
+    classes: tuple[str, ...]
+    space: dict[str, Any]
+    """The feature space it belongs to; features of another are refused even if they are as wide."""
+    space_sha256: str
+
+    def logits(self, x: "Tensor") -> "Tensor":
+        """Return float32 logits (n, c) of features (n, d), a chunk of rows at a time."""
+        import torch
+        from torch.nn import functional
+
+        with torch.inference_mode():
+            parts = [functional.linear(chunk.float(), self.weight, self.bias) for chunk in x.split(CHUNK_ROWS)]
+            return torch.cat(parts)
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return the head as files: tensors as safetensors, the rest as JSON."""
+        from safetensors.torch import save
+
+        body = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "kind": "linear",
+            "classes": list(self.classes),
+            "dim": int(self.weight.shape[1]),
+            "standardize": None,
+            "space": self.space,
+            "space_sha256": self.space_sha256,
+        }
+        tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+        return {WEIGHTS: save(tensors), DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}
+
+
+def read_head(folder: Path) -> LinearHead:
+    """Read a head from the files of `LinearHead.to_files`.
+
+    Raises:
+        DataError: if they are missing, damaged, or do not fit each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        body = json.loads((folder / DESCRIPTION).read_bytes())
+        tensors = load((folder / WEIGHTS).read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"the head in {folder} cannot be read: {error}") from error
+    if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{folder / DESCRIPTION} is damaged or of another version")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    classes = len(body["classes"])
+    if shapes != {"weight": (classes, body["dim"]), "bias": (classes,)}:
+        raise DataError(f"{folder / WEIGHTS} holds {shapes}, expected {classes} classes x {body['dim']} features")
+    return LinearHead(
+        tensors["weight"], tensors["bias"], tuple(body["classes"]), body["space"], body["space_sha256"]
+    )

@@ -1,0 +1,1 @@
+"""Who calls `extract_shard`: here one process, shard after shard."""

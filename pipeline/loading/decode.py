@@ -1,0 +1,113 @@
+"""From the bytes of an image to RGB pixels, with Pillow alone, trusting nothing.
+
+torchvision's own decoders were tried and rejected: they crash the process on damaged PNG files.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that may be opened. Others, EPS above all, can run programs or read other files."""
+MAX_FILE_BYTES = 256 << 20
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit of what is not yet suspicious, 256 MB of RGB."""
+GREY_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
+
+
+class BadImageError(Exception):
+    """An image that cannot be used; the message is the reason recorded in the ledger."""
+
+
+class Encoded(NamedTuple):
+    """A file's bytes, their SHA-256, and (inode, size, mtime, ctime) or None if it changed while being read."""
+
+    data: bytes
+    digest: bytes
+    facts: tuple[int, int, int, int] | None
+
+
+def read_file(path: str) -> Encoded:
+    """Read a regular file.
+
+    Raises:
+        BadImageError: if it cannot be opened, is no regular file, is empty, or is larger than MAX_FILE_BYTES.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe would otherwise wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadImageError(f"cannot be opened: {error.strerror}") from error
+    with open(descriptor, "rb", buffering=0) as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise BadImageError("is not a regular file")
+        if before.st_size > MAX_FILE_BYTES:
+            raise BadImageError(f"has {before.st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
+        try:
+            data = file.readall()
+        except OSError as error:
+            raise BadImageError(f"cannot be read: {error.strerror}") from error
+        after = os.fstat(descriptor)
+    facts = _facts(before)
+    return Encoded(data, hashlib.sha256(data).digest(), facts if facts == _facts(after) else None)
+
+
+def _facts(found: os.stat_result) -> tuple[int, int, int, int]:
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Return the first frame of an encoded image in RGB, not turned by EXIF (as torchvision's loader).
+
+    Raises:
+        BadImageError: if it is empty, of no allowed format, too large, truncated or damaged.
+    """
+    if not data:
+        raise BadImageError("is empty (0 bytes)")
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # any library in the process may have set it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Pillow warns about harmless metadata too; what matters is checked below and by its errors.
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise BadImageError(f"has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}")
+                return _rgb(image)
+    except UnidentifiedImageError:
+        raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as error:
+        raise BadImageError(f"is too large: {error}") from None
+    except MemoryError:
+        raise BadImageError("needs more memory than a worker may take") from None
+    except BadImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise almost anything on damaged input
+        raise BadImageError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in GREY_MODES:
+        # Pillow's own conversion would clip 16-bit grey at 255 and leave a white image.
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BadImageError(f"has 32-bit pixels (mode {image.mode}), whose range is not known")
+    return image.convert("RGB")
+
+
+def from_array(array: np.ndarray) -> Image.Image:
+    """Return a uint8 array (h, w) or (h, w, 3) as an RGB image."""
+    return Image.fromarray(array).convert("RGB")
+
+
+def array_digest(array: np.ndarray) -> bytes:
+    """Return the digest of a decoded image: SHA-256 of its shape, dtype and bytes."""
+    head = f"{array.shape} {array.dtype.str}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()

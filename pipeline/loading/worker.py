@@ -1,0 +1,114 @@
+"""The worker process: reads tasks from a pipe, writes pixels into shared memory, answers with a line each.
+
+Started by the loader as `python -m pipeline.loading.worker SETUP`, where SETUP is JSON: descriptors, sizes and
+the preprocess. One task is a run of places in a batch: a JSON message, followed by the raw bytes of each array.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbones.preprocess import Preprocess
+from pipeline.loading.decode import BadImageError, array_digest, decode, from_array, read_file
+from pipeline.loading.memory import SharedMemory
+
+OK, KNOWN, BAD = 0, 1, 2
+"""What became of an image: pixels were written; its digest was known and nothing was decoded; unusable."""
+
+MEMORY_LIMIT_BYTES = 6 << 30
+"""Address space of a worker, beyond the shared batches: a bomb ends as an error, not as a full machine."""
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve tasks until the parent closes the pipe."""
+    setup = json.loads(sys.argv[1])
+    _behave(setup)
+    tasks = Connection(setup["tasks"], writable=False)
+    answers = Connection(setup["answers"], readable=False)
+    state = _State(setup)
+    answers.send_bytes(b"ready")
+    while True:
+        try:
+            task = json.loads(tasks.recv_bytes())
+        except EOFError:
+            return
+        results = []
+        for place, item in zip(task["places"], task["items"], strict=True):
+            array = tasks.recv_bytes() if "shape" in item else None
+            results.append(state.serve(task["slot"], place, item, array, task["decode_known"]))
+            state.progress[setup["number"]] += 1
+        answers.send_bytes(json.dumps(results).encode())
+
+
+def _behave(setup: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != setup["parent"]:
+        sys.exit(0)  # the parent went before the line above took hold
+    limit = MEMORY_LIMIT_BYTES + setup["pixel_bytes"]
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class _State:
+    """What a worker holds between tasks."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.preprocess = Preprocess.from_json(setup["preprocess"])
+        self.pixels = SharedMemory.attach(setup["pixel_fd"], setup["pixel_bytes"]).array(
+            tuple(setup["pixel_shape"]), "u1"
+        )
+        self.progress = SharedMemory.attach(setup["progress_fd"], 8 * setup["workers"]).array(
+            (setup["workers"],), "<i8"
+        )
+        known = SharedMemory.attach(setup["known_fd"], 32 * setup["known"])
+        self.known = known.array((setup["known"],), "S32")
+
+    def serve(
+        self, slot: int, place: int, item: dict[str, Any], array: bytes | None, decode_known: bool
+    ) -> list[Any]:
+        """Return [outcome, digest or None, facts or None, time of reading, reason]."""
+        read_ns = time.time_ns()
+        digest, facts = None, None
+        try:
+            if array is not None:
+                pixels = np.frombuffer(array, np.uint8).reshape(item["shape"])
+                digest = array_digest(pixels)
+                if decode_known or not self._is_known(digest):
+                    self.pixels[slot, place] = self.preprocess.pixels(from_array(pixels))
+                    return [OK, digest.hex(), None, read_ns, ""]
+            else:
+                encoded = read_file(item["path"])
+                digest, facts = encoded.digest, encoded.facts
+                if decode_known or not self._is_known(digest):
+                    self.pixels[slot, place] = self.preprocess.pixels(decode(encoded.data))
+                    return [OK, digest.hex(), facts, read_ns, ""]
+            return [KNOWN, digest.hex(), facts, read_ns, ""]
+        except (BadImageError, ValueError, MemoryError) as error:
+            self.pixels[slot, place] = 0
+            reason = str(error) or "needs more memory than a worker may take"
+            return [BAD, digest and digest.hex(), facts, read_ns, reason]
+
+    def _is_known(self, digest: bytes) -> bool:
+        # numpy compares S32 without trailing NULs on both sides, which keeps 32-byte strings apart.
+        at = int(np.searchsorted(self.known, np.bytes_(digest)))
+        return at < len(self.known) and bool(self.known[at] == np.bytes_(digest))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""How a long job reports: one immutable value, handed to a callback."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an extraction stands."""
+
+    done: int
+    total: int
+    """Rows."""
+    computed: int = 0
+    reused: int = 0
+    skipped: int = 0
+    bottleneck: str = ""
+    """What most of the time went to so far: `loading`, `forward` or `writing`."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore(_: Progress) -> None:
+    """Report to nobody."""

@@ -1,0 +1,52 @@
+"""Which rows train, which choose. Test rows do neither."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataError, UsageError
+from pipeline.features import Features
+from pipeline.sources.split import drawn
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Positions in the features: `train` (n,), `val` (m,), disjoint, neither holding test rows."""
+
+    train: np.ndarray
+    val: np.ndarray
+    rule: dict[str, Any] | None
+    """How the validation rows were drawn, None where the source names them."""
+
+
+def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: int = 0) -> Rows:
+    """Take the source's validation rows, or draw them from train by hash of seed and image digest.
+
+    Raises:
+        UsageError: if the fraction is out of range.
+        DataError: if there are no train rows, or not of two classes.
+    """
+    if not 0 <= val_fraction < 1:
+        raise UsageError(f"val-fraction must be at least 0 and below 1, not {val_fraction}")
+    train, val, rule = features.rows("train"), features.rows("val"), None
+    if not len(features.split):
+        train, val = np.arange(len(features)), np.empty(0, np.int64)
+    if not len(train):
+        there = ", ".join(sorted(set(features.split.tolist()))) or "nothing"
+        raise DataError(
+            f"cache entry {features.cache} has no train split; it has {there}",
+            "Extract a source with a train folder, or one without split folders.",
+        )
+    if not len(val) and val_fraction:
+        if len(features.digests):
+            mine = drawn("val", split_seed, val_fraction, features.digests[train])
+        else:
+            mine = np.random.default_rng(split_seed).random(len(train)) < val_fraction
+        train, val = train[~mine], train[mine]
+        rule = {"val_fraction": val_fraction, "split_seed": split_seed}
+    labels = np.unique(features.y.numpy()[train])
+    if len(labels) < 2:
+        names = ", ".join(features.classes[label] for label in labels)
+        raise DataError(f"the {len(train)} train rows have only one class ({names}): nothing to learn")
+    return Rows(train, val, rule)

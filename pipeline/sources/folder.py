@@ -1,0 +1,164 @@
+"""Image folders: `train/ val/ test/` with class folders in each, or class folders alone.
+
+Samples come in the order of torchvision's ImageFolder (classes sorted, then files by path), so that a loop
+over ImageFolder and this source see the same images in the same order.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.sources.source import TEST, TRAIN, VAL, FilePayload, Listing
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Images under `root`. Symbolic links that lead out of it are refused unless `follow_symlinks`."""
+
+    root: Path
+    follow_symlinks: bool = False
+
+    @property
+    def spec(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
+    @property
+    def folder(self) -> str:
+        """The folder's real path."""
+        return str(self.root.resolve())
+
+    def describe(self) -> dict[str, Any]:
+        """Name the source by its real path."""
+        return {"kind": "folder", "location": self.folder}
+
+    def payload(self, sample_id: str) -> FilePayload:
+        """Return the file; a link out of the folder becomes a path that cannot be opened."""
+        return FilePayload(os.path.join(self.root, sample_id))
+
+    def listing(self) -> Listing:
+        """List the images.
+
+        Raises:
+            DataError: if the folder has no class folders, or they hold no images.
+        """
+        notes: list[str] = []
+        splits = self._split_folders(notes)
+        columns: list[tuple[str, str, int, tuple[int, int, int, int]]] = []
+        ignored: list[str] = []
+        links: list[str] = []
+        for name, split in splits:
+            for class_name in self._class_folders(name):
+                where = f"{name}/{class_name}" if name else class_name
+                found = sorted(
+                    _walk(self.root / where, where, ignored, links), key=lambda item: os.path.split(item[0])
+                )
+                if not found:
+                    notes.append(f"class folder {where} holds no images")
+                columns.extend((path, class_name, split, facts) for path, facts in found)
+        if ignored:
+            some = ", ".join(ignored[:SHOWN]) + (", …" if len(ignored) > SHOWN else "")
+            notes.append(f"{len(ignored):,} files are not images by their extension and are left out: {some}")
+        if not columns:
+            raise DataError(
+                f"{self.root} has class folders but no images in them (looked for {' '.join(EXTENSIONS)})",
+                "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
+            )
+        if not self.follow_symlinks:
+            self._refuse_links_out(links, {os.path.dirname(column[0]) for column in columns})
+        classes = tuple(sorted({column[1] for column in columns}))
+        number = {name: position for position, name in enumerate(classes)}
+        return Listing(
+            [column[0] for column in columns],
+            np.array([number[column[1]] for column in columns], np.int64),
+            np.array([column[2] for column in columns], np.int8),
+            classes,
+            np.array([column[3] for column in columns], np.int64).reshape(-1, 4),
+            tuple(notes),
+        )
+
+    def _split_folders(self, notes: list[str]) -> list[tuple[str, int]]:
+        """Return (folder, split) pairs in the order train, val, test; one pair ("", TRAIN) without splits."""
+        folders = _subfolders(self.root)
+        named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+        # A class may be called `train`: a split folder is one that has folders in it.
+        named = [name for name in named if _subfolders(self.root / name)]
+        if not named:
+            return [("", TRAIN)]
+        others = sorted(set(folders) - set(named))
+        if others:
+            notes.append(f"beside the split folders, left out: {', '.join(others[:SHOWN])}")
+        pairs = [(name, SPLIT_FOLDERS[name.lower()]) for name in named]
+        if len({split for _, split in pairs}) < len(pairs):
+            raise DataError(f"{self.root} has two folders for one split: {', '.join(named)}", "Keep one of them.")
+        return sorted(pairs, key=lambda pair: pair[1])
+
+    def _class_folders(self, split_folder: str) -> list[str]:
+        folder = self.root / split_folder
+        names = _subfolders(folder)
+        if not names:
+            images = [name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS)]
+            found = f"{len(images):,} images directly in it" if images else "nothing to classify"
+            raise DataError(
+                f"{folder} has no class folders: found {found}",
+                "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
+            )
+        return names
+
+    def _refuse_links_out(self, links: list[str], folders: set[str]) -> None:
+        inside = self.folder + os.sep
+        for relative in sorted(folders) + links:
+            path = os.path.join(self.root, relative)
+            if not os.path.realpath(path).startswith(inside):
+                raise DataError(
+                    f"{path} leads out of {self.root} by a symbolic link, to {os.path.realpath(path)}",
+                    "Pass --follow-symlinks if that is meant.",
+                )
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Return the names of the folders in `folder`, sorted, hidden ones left out."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _walk(
+    folder: Path, relative: str, ignored: list[str], links: list[str]
+) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    """Yield (relative path, (inode, size, mtime, ctime)) of the image files below `folder`, unsorted."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = f"{relative}/{entry.name}"
+            if entry.is_dir():
+                if not entry.is_symlink():
+                    yield from _walk(folder / entry.name, path, ignored, links)
+                continue
+            if not entry.name.lower().endswith(EXTENSIONS):
+                ignored.append(path)
+                continue
+            if entry.is_symlink():
+                links.append(path)
+            yield path, _facts(entry)
+
+
+def _facts(entry: "os.DirEntry[str]") -> tuple[int, int, int, int]:
+    """Return a file's stat fields; zeros, which are never remembered, for what cannot be a regular file."""
+    try:
+        facts = entry.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    if not stat.S_ISREG(facts.st_mode):
+        return (0, 0, 0, 0)
+    return (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)

@@ -1,0 +1,47 @@
+"""What lies under a cache root, and which entry a user means. Imports neither torch nor scikit-learn."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import CacheError, UsageError
+from pipeline.store.entry import MANIFEST, Entry, open_entry
+
+PLANS, QUARANTINE = "plans", "quarantine"
+
+
+def list_entries(root: Path) -> Iterator[Entry]:
+    """Yield the readable entries under `root`, oldest first."""
+    found = []
+    for path in root.glob(f"*/{MANIFEST}"):
+        try:
+            found.append((path.stat().st_mtime_ns, open_entry(path.parent)))
+        except (CacheError, FileNotFoundError):
+            continue
+    yield from (entry for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].id)))
+
+
+def find_entry(root: Path, name: str) -> Entry:
+    """Return the entry a user means by a unique prefix of its id, a path, or `latest`.
+
+    Raises:
+        CacheError: if none or several fit.
+    """
+    path = Path(name)
+    if (path / MANIFEST).is_file():
+        return open_entry(path)
+    folders = [manifest.parent for manifest in root.glob(f"*/{MANIFEST}")]
+    if name == "latest":
+        entries = list(list_entries(root))
+        if entries:
+            return entries[-1]
+        raise CacheError(f"no cache entry under {root} yet", "Make one: pipeline extract SOURCE --backbone NAME")
+    if not name:
+        raise UsageError("an empty string names no cache entry")
+    fitting = sorted(folder for folder in folders if folder.name.startswith(name.lower()))
+    if len(fitting) == 1:
+        return open_entry(fitting[0])
+    if fitting:
+        names = ", ".join(folder.name for folder in fitting)
+        raise CacheError(f"cache entry {name!r} is not unique under {root}: {names}", "Give more digits of its id.")
+    there = ", ".join(sorted(folder.name for folder in folders)[:5]) or "nothing"
+    raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", "`pipeline cache ls` lists all.")

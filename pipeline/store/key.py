@@ -1,0 +1,144 @@
+"""What names things in the cache: the feature space, the recipe within it, and the entry."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.digest import canonical_json, sha256_json
+from pipeline.errors import CacheError
+
+SPLITS = ("train", "val", "test")
+"""Names of the splits; arrays of splits hold positions in this tuple."""
+
+SHARD_BYTES = 32 << 20
+MIN_SHARD_ROWS, MAX_SHARD_ROWS = 256, 2048
+SHORT = 16
+"""Hex digits of an entry's folder name: 64 bits of its id."""
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Everything that can change a feature's value. Two equal spaces give interchangeable rows.
+
+    Versions of torch, torchvision and Pillow are recorded beside the rows and not here: a new version
+    gives equal features up to rounding, which `extract` checks on a few rows before it reuses any.
+    """
+
+    architecture: str
+    """Where the network's code comes from, like `torchvision/resnet18`."""
+    weights: str
+    """SHA-256 over the names, dtypes, shapes and bytes of all tensors of the cut network."""
+    layer: str
+    """The cut: `input:fc` is the input of the module `fc`."""
+    pool: str
+    """Pooling applied after the cut, or `none`."""
+    preprocess: dict[str, Any]
+    """All fields of the Preprocess, decoder included."""
+    dtype: str
+    """What the forward pass computes in, like `float32`."""
+    store_dtype: str
+    """What the rows are stored as, `float32` or `float16`."""
+    row_shape: tuple[int, ...]
+    """Shape of one row, `(d,)` for head features."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields; `from_json` is the way back."""
+        return {**asdict(self), "row_shape": list(self.row_shape)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Build from `to_json`'s fields.
+
+        Raises:
+            CacheError: if a field is missing or unknown, so that a newer format is refused, not half read.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(value) != names:
+            raise CacheError(
+                f"feature space with fields {sorted(value)}, expected {sorted(names)}",
+                "It was written by another version of this package: extract again.",
+            )
+        return cls(**{**value, "row_shape": tuple(value["row_shape"])})
+
+    @cached_property
+    def sha256(self) -> str:
+        """The space's name, 64 hex digits."""
+        return sha256_json(self.to_json())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one stored row."""
+        return int(np.prod(self.row_shape)) * np.dtype(self.store_dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How values are computed within a space. Equal recipes give equal bytes; pinned when work starts."""
+
+    engine: str
+    """Name of the engine, like `reference`."""
+    engine_version: str
+    """Version of what the engine runs on, like `torch 2.15.0`."""
+    device: str
+    """Device kind: `cpu`, `cuda` or `mps`."""
+    threads: int
+    """CPU threads of the forward pass: another count may sum in another order. 0 where it plays no part."""
+    batch_size: int
+    """Rows of every forward pass; the last batch of a shard is padded."""
+    shard_rows: int
+    """Rows a shard."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields."""
+        return asdict(self)
+
+
+def shard_rows_for(row_bytes: int, batch_size: int) -> int:
+    """Return the rows a shard: 32 MB worth within 256 to 2,048, a multiple of the batch."""
+    rows = min(MAX_SHARD_ROWS, max(MIN_SHARD_ROWS, SHARD_BYTES // row_bytes))
+    return max(batch_size, rows // batch_size * batch_size)
+
+
+def id_bytes(sample_id: str) -> bytes:
+    """Return a sample id as bytes; file names that are not UTF-8 come back unchanged with `id_text`."""
+    return sample_id.encode("utf-8", "surrogateescape")
+
+
+def id_text(data: bytes) -> str:
+    """Return the sample id that `id_bytes` made `data` from."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def plan_id(space: FeatureSpace, source: dict[str, Any], ids: Sequence[str]) -> str:
+    """Name an extraction in progress: its image digests, hence the entry's id, are not known yet."""
+    state = hashlib.sha256(canonical_json([space.sha256, source]))
+    for sample_id in ids:
+        state.update(id_bytes(sample_id))
+        state.update(b"\0")
+    return state.hexdigest()
+
+
+def entry_id(
+    space: FeatureSpace,
+    classes: Sequence[str],
+    ids: Sequence[str],
+    digests: np.ndarray,
+    labels: np.ndarray,
+    splits: np.ndarray,
+) -> str:
+    """Name an entry by its content: the space, the classes and, in order, every sample.
+
+    `digests` (n, 32) uint8 (zeros for a file that could not be read), `labels` (n,), `splits` (n,).
+    Ids hold no NUL (no file name does), so a NUL ends each one.
+    """
+    state = hashlib.sha256(canonical_json([space.sha256, list(classes), len(ids)]))
+    state.update(id_bytes("\0".join(ids)))
+    state.update(b"\0")
+    state.update(np.ascontiguousarray(digests, dtype=np.uint8).tobytes())
+    state.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    state.update(np.ascontiguousarray(splits, dtype=np.int8).tobytes())
+    return state.hexdigest()

@@ -1,0 +1,194 @@
+"""Where rows of a feature space already lie: the key is the image digest, so names and order play no part."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import CacheError
+from pipeline.store.catalog import list_entries
+from pipeline.store.entry import Entry, usable
+from pipeline.store.key import FeatureSpace, Recipe
+from pipeline.store.shard import USABLE, ShardRows, read_shard
+from pipeline.store.work import WorkFolder, list_work
+
+logger = logging.getLogger(__name__)
+
+OPEN_SHARDS = 4
+"""Verified shards kept in memory while rows are copied from them."""
+
+
+@dataclass(frozen=True)
+class ShardRef:
+    """A committed shard somewhere under the cache root."""
+
+    path: Path
+    sha256: str
+    size: int
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Rows sorted by key: `keys` (m,) big-endian uint64, `digests` (m, 32), `places` (m, 2)."""
+
+    keys: np.ndarray
+    digests: np.ndarray
+    places: np.ndarray
+
+
+@dataclass
+class RowIndex:
+    """Finds rows by image digest: binary searches over the first 8 bytes of the digests.
+
+    A place is (position in `shards`, row within the shard). Rows are kept in sorted segments, which are
+    merged when the last is as large as the one before, so that adding shard after shard stays cheap.
+    """
+
+    space: FeatureSpace
+    shards: list[ShardRef] = field(default_factory=list)
+    _segments: list[_Segment] = field(default_factory=list)
+    _open: OrderedDict[int, ShardRows] = field(default_factory=OrderedDict)
+
+    def add(self, ref: ShardRef, digests: np.ndarray, rows_usable: np.ndarray) -> None:
+        """Add a shard with its digests (n, 32) and which rows are usable (n,); what is known already stays."""
+        rows = np.flatnonzero(rows_usable)
+        places = np.stack([np.full(len(rows), len(self.shards)), rows], axis=1)
+        self.shards.append(ref)
+        self._segments.append(_segment(digests[rows], places))
+        while len(self._segments) > 1 and len(self._segments[-1].keys) >= len(self._segments[-2].keys):
+            last, before = self._segments.pop(), self._segments.pop()
+            merged = _segment(
+                np.concatenate([before.digests, last.digests]), np.concatenate([before.places, last.places])
+            )
+            self._segments.append(merged)
+
+    @property
+    def digests(self) -> np.ndarray:
+        """The digests (m, 32) of all rows known."""
+        return np.concatenate([np.empty((0, 32), np.uint8), *(segment.digests for segment in self._segments)])
+
+    def find(self, digests: np.ndarray) -> np.ndarray:
+        """Return places (n, 2) of `digests` (n, 32), -1 where a digest is not known."""
+        places = np.full((len(digests), 2), -1, np.int64)
+        keys = _keys(digests)
+        for segment in self._segments:
+            if len(segment.keys) and len(keys):
+                at = np.minimum(np.searchsorted(segment.keys, keys), len(segment.keys) - 1)
+                hit = (segment.digests[at] == digests).all(axis=1) & (places[:, 0] < 0)
+                places[hit] = segment.places[at[hit]]
+        return places
+
+    def fetch(self, places: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Copy rows at `places` (n, 2) into `out` (n, *row_shape). Return which were had (n,) bool.
+
+        Rows of a shard that turns out to be damaged are not had, and not found again.
+        """
+        had = np.zeros(len(places), bool)
+        for number in np.unique(places[:, 0][places[:, 0] >= 0]):
+            rows = self._read(int(number))
+            if rows is None:
+                self._forget(int(number))
+                continue
+            here = places[:, 0] == number
+            out[here] = rows.features[places[here, 1]]
+            had |= here
+        return had
+
+    def _forget(self, number: int) -> None:
+        kept = [(segment, segment.places[:, 0] != number) for segment in self._segments]
+        self._segments = [
+            _Segment(segment.keys[keep], segment.digests[keep], segment.places[keep]) for segment, keep in kept
+        ]
+
+    def _read(self, number: int) -> ShardRows | None:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        ref = self.shards[number]
+        try:
+            rows = read_shard(ref.path, ref.sha256, ref.size, self.space)
+        except CacheError as error:
+            logger.warning("%s; its rows are computed again", error.message)
+            return None
+        self._open[number] = rows
+        if len(self._open) > OPEN_SHARDS:
+            self._open.popitem(last=False)
+        return rows
+
+    def paths_by_sha256(self) -> dict[str, Path]:
+        """Return the files of all shards known, by the SHA-256 of their bytes."""
+        return {ref.sha256: ref.path for ref in self.shards}
+
+
+def index_rows(root: Path, space: FeatureSpace, *, recipe: Recipe, engine_only: bool) -> RowIndex:
+    """Index all rows of `space` under `root`, of finished entries and of work in progress.
+
+    Rows of the same recipe come first; with `engine_only` rows of another engine are left out. What cannot be
+    read is left out with a warning: its rows are computed again.
+    """
+    found: list[tuple[ShardRef, np.ndarray, np.ndarray]] = []
+    for entry in list_entries(root):
+        if entry.manifest["space_sha256"] == space.sha256:
+            found.extend(_entry_shards(entry))
+    for body in list_work(root):
+        if body["space"] == space.to_json():
+            found.extend(_work_shards(WorkFolder(root, body["plan"]), body, space))
+
+    wanted = recipe.to_json()
+    index = RowIndex(space)
+    for item in sorted(found, key=lambda item: item[0].recipe != wanted):
+        if not engine_only or item[0].recipe["engine"] == recipe.engine:
+            index.add(*item)
+    return index
+
+
+def _entry_shards(entry: Entry) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarray]]:
+    """Yield an entry's shards with digests, from the sample table or, if that is damaged, from themselves."""
+    samples = None
+    try:
+        samples = entry.read_samples()
+    except CacheError as error:
+        logger.warning("%s", error.message)
+    first = 0
+    for number, shard in enumerate(entry.shards):
+        ref = ShardRef(entry.shard_path(number), shard["sha256"], shard["bytes"], shard["recipe"])
+        span = slice(first, first + shard["rows"])
+        first = span.stop
+        if samples is not None:
+            yield ref, samples.digests[span], usable(samples)[span]
+            continue
+        try:
+            rows = entry.read_shard(number)
+        except CacheError as error:
+            logger.warning("%s; its rows are computed again", error.message)
+            continue
+        yield ref, rows.digests, rows.status == USABLE
+
+
+def _work_shards(
+    work: WorkFolder, body: dict[str, Any], space: FeatureSpace
+) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarray]]:
+    for record in work.records():
+        try:
+            rows = work.read_shard(record, space)
+        except CacheError as error:
+            logger.warning("%s; its rows are computed again", error.message)
+            continue
+        ref = ShardRef(work.shard_path(record), record.sha256, record.size, body["recipe"])
+        yield ref, rows.digests, rows.status == USABLE
+
+
+def _segment(digests: np.ndarray, places: np.ndarray) -> _Segment:
+    # np.unique keeps the first of equal keys, so earlier rows win. Two digests that share 64 bits lose one of
+    # them, which costs a recomputation and never gives a wrong row: `find` compares all 32 bytes.
+    keys, first = np.unique(_keys(digests), return_index=True)
+    return _Segment(keys, digests[first], places[first])
+
+
+def _keys(digests: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(digests[:, :8]).view(">u8").reshape(-1)

@@ -1,0 +1,244 @@
+"""An extraction in progress: `plans/<plan>/` with the pinned recipe and a commit record for each shard.
+
+A shard is done when its record has its name: the shard's bytes are durable before that. Everything here is
+correct without locks: names are taken with `link`, equal work gives equal bytes, and whoever comes second
+compares. The folder goes when the entry is published; a process that still works on it finds the rows there.
+"""
+
+import base64
+import contextlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.digest import sha256_bytes
+from pipeline.errors import CacheError
+from pipeline.store.commit import (
+    make_folder,
+    publish_file,
+    publish_link,
+    read_json,
+    replace_file,
+    temporary_name,
+    write_json,
+)
+from pipeline.store.key import SHORT, FeatureSpace, Recipe
+from pipeline.store.shard import ShardRows, read_shard, shard_bytes
+from pipeline.store.statindex import ROW
+
+logger = logging.getLogger(__name__)
+
+PLAN, RECORDS, SHARDS = "plan.json", "records", "shards"
+PLAN_FORMAT, RECORD_FORMAT, FORMAT_VERSION = "pipeline-plan", "pipeline-record", 1
+TRIES = 5
+"""How often a commit starts over because another process finished and removed the folder meanwhile."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The commit record of a shard: which bytes it is, and how, when and where they were made."""
+
+    shard: int
+    sha256: str
+    size: int
+    rows: int
+    computed: int
+    reused: int
+    bad: dict[int, str]
+    """Reason by row (counted within the shard) of every image that could not be used."""
+    stats: np.ndarray
+    """Stat index rows of the files read, dtype `statindex.ROW`: a resume need not read them again."""
+    facts: dict[str, Any]
+    """What may differ between equal runs: recipe, versions, seconds, host, time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields."""
+        return {
+            "format": RECORD_FORMAT,
+            "format_version": FORMAT_VERSION,
+            "shard": self.shard,
+            "shard_sha256": self.sha256,
+            "bytes": self.size,
+            "rows": self.rows,
+            "computed": self.computed,
+            "reused": self.reused,
+            "bad": [[row, reason] for row, reason in sorted(self.bad.items())],
+            "stats": base64.b64encode(self.stats.tobytes()).decode(),
+            "facts": self.facts,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Record":
+        """Build from `to_json`'s fields, which were verified by the document's seal."""
+        return cls(
+            value["shard"],
+            value["shard_sha256"],
+            value["bytes"],
+            value["rows"],
+            value["computed"],
+            value["reused"],
+            {row: reason for row, reason in value["bad"]},
+            np.frombuffer(base64.b64decode(value["stats"]), ROW),
+            value["facts"],
+        )
+
+
+class WorkFolder:
+    """The folder of one extraction in progress under a cache root."""
+
+    def __init__(self, root: Path, plan: str) -> None:
+        self.path = root / "plans" / plan[:SHORT]
+        self.plan = plan
+
+    def pinned(self) -> Recipe | None:
+        """Return the recipe work was started with, or None if it has not started."""
+        try:
+            body = read_json(self.path / PLAN)
+        except FileNotFoundError:
+            return None
+        if body["plan"] != self.plan or body["format"] != PLAN_FORMAT:
+            raise CacheError(f"{self.path} belongs to another extraction", f"Delete it: rm -r '{self.path}'")
+        return Recipe(**body["recipe"])
+
+    def pin(self, space: FeatureSpace, recipe: Recipe, about: dict[str, Any]) -> Recipe:
+        """Start work with `recipe`, or join work already started. Return the recipe that holds."""
+        make_folder(self.path / RECORDS)
+        make_folder(self.path / SHARDS)
+        body = {
+            "format": PLAN_FORMAT,
+            "format_version": FORMAT_VERSION,
+            "plan": self.plan,
+            "recipe": recipe.to_json(),
+            "space": space.to_json(),
+            "about": about,
+        }
+        write_json(self.path / PLAN, body, replace=False)
+        return self.pinned() or recipe
+
+    def record(self, number: int) -> Record | None:
+        """Return shard `number`'s commit record, or None if it is not done or its record is damaged."""
+        try:
+            record = Record.from_json(read_json(self._record_path(number)))
+        except FileNotFoundError:
+            return None
+        except CacheError as error:
+            logger.warning("%s; shard %d is made again", error.message, number)
+            return None
+        return record if record.shard == number else None
+
+    def records(self) -> list[Record]:
+        """Return the commit records of all shards that are done, in order."""
+        numbers = sorted(int(path.stem) for path in (self.path / RECORDS).glob("[0-9]*.json"))
+        return [record for record in map(self.record, numbers) if record is not None]
+
+    def read_shard(self, record: Record, space: FeatureSpace) -> ShardRows:
+        """Return a committed shard's rows, verified."""
+        return read_shard(self.shard_path(record), record.sha256, record.size, space)
+
+    def shard_path(self, record: Record) -> Path:
+        """Return where a committed shard's bytes lie."""
+        return self.path / SHARDS / f"{record.sha256}.h5"
+
+    def commit(
+        self,
+        number: int,
+        space: FeatureSpace,
+        rows: ShardRows,
+        *,
+        bad: dict[int, str],
+        stats: np.ndarray,
+        computed: int,
+        reused: int,
+        facts: dict[str, Any],
+        equal: Mapping[str, Path],
+        stale: str | None,
+    ) -> Record:
+        """Make a shard durable, then its record. Return the record that holds.
+
+        `equal` maps SHA-256 of shards elsewhere in the cache to their files: the same bytes are linked and
+        not written again. `stale` is the SHA-256 in a record that is known to be out of date and gives way.
+        """
+        data = shard_bytes(space, rows)
+        record = Record(
+            number,
+            sha256_bytes(data),
+            len(data),
+            len(rows.status),
+            computed,
+            reused,
+            bad,
+            stats,
+            {**facts, "host": socket.gethostname(), "created": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
+        for attempt in range(TRIES):
+            make_folder(self.path / RECORDS)
+            make_folder(self.path / SHARDS)
+            try:
+                self._publish_bytes(data, record.sha256, equal)
+                return self._publish_record(record, stale)
+            except FileNotFoundError:
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _publish_bytes(self, data: bytes, sha256: str, equal: Mapping[str, Path]) -> None:
+        path = self.path / SHARDS / f"{sha256}.h5"
+        if path.exists():
+            if not _holds(path, data):
+                replace_file(path, data)
+            return
+        twin = equal.get(sha256)
+        if twin is not None and _holds(twin, data) and publish_link(twin, path):
+            return
+        publish_file(path, data)
+
+    def _publish_record(self, record: Record, stale: str | None) -> Record:
+        path = self._record_path(record.shard)
+        if write_json(path, record.to_json(), replace=False):
+            return record
+        there = self.record(record.shard)
+        if there is None or there.sha256 == stale:
+            write_json(path, record.to_json(), replace=True)
+            return record
+        if there.sha256 != record.sha256:
+            logger.warning(
+                "shard %d: another process committed other bytes for the same work; its rows are kept",
+                record.shard,
+            )
+        return there
+
+    def discard(self) -> None:
+        """Remove the folder; another process that still works on it starts its next commit anew."""
+        gone = temporary_name(self.path)
+        with contextlib.suppress(OSError):
+            os.rename(self.path, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _record_path(self, number: int) -> Path:
+        return self.path / RECORDS / f"{number:05d}.json"
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def list_work(root: Path) -> list[dict[str, Any]]:
+    """Return what is in progress under `root`: the plan's fields with `path` and `done` shards."""
+    found = []
+    for path in sorted(root.glob(f"plans/*/{PLAN}")):
+        with contextlib.suppress(CacheError, FileNotFoundError):
+            body = read_json(path)
+            done = sum(1 for _ in (path.parent / RECORDS).glob("[0-9]*.json"))
+            found.append({**body, "path": path.parent, "done": done})
+    return found

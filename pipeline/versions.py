@@ -1,0 +1,17 @@
+"""Versions of what computes: recorded beside the rows, never part of their names."""
+
+import platform
+from importlib import metadata
+
+PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that features and heads depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
