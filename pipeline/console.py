@@ -138,7 +138,13 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def _terminal_bar(console: Console, what: str) -> Iterator[OnProgress]:
-    columns = (TextColumn(f"{what:<{LABEL_WIDTH - 1}}"), BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(f"{what:<{LABEL_WIDTH - 1}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
     with Bars(*columns, console=console, transient=False) as bars:
         task = bars.add_task(what, total=None, rate=0.0, bottleneck="")
         rate = _Rate()

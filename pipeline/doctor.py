@@ -13,7 +13,8 @@ from pipeline.versions import versions
 NETWORK_FILESYSTEMS = ("nfs", "lustre", "gpfs", "cifs", "smb", "fuse.sshfs", "beegfs")
 IMPORT_SECONDS = 180
 LOADED = (
-    "import torch, torchvision; print(torch.__version__, torchvision.__version__, torch.version.cuda or 'no CUDA build', "
+    "import torch, torchvision; "
+    "print(torch.__version__, torchvision.__version__, torch.version.cuda or 'no CUDA build', "
     "torch.cuda.device_count() if torch.cuda.is_available() else 0, "
     "torch.cuda.get_device_name(0) if torch.cuda.is_available() else '-', sep='|')"
 )
@@ -81,9 +82,13 @@ def _cache(cache_dir: Path) -> Check:
         with tempfile.NamedTemporaryFile(dir=there) as file:
             os.fsync(file.fileno())
     except OSError as error:
-        return Check("cache", False, f"{found}, cannot be written: {error.strerror}", "Choose another with --cache-dir.")
+        return Check(
+            "cache", False, f"{found}, cannot be written: {error.strerror}", "Choose another with --cache-dir."
+        )
     if kind.startswith(NETWORK_FILESYSTEMS):
-        return Check("cache", True, found, "A network file system: no lock is relied on, but a power loss may cost more.")
+        return Check(
+            "cache", True, found, "A network file system: no lock is relied on, but a power loss may cost more."
+        )
     return Check("cache", True, found)
 
 

@@ -1,7 +1,6 @@
 """The verb `evaluate`: metrics of a run on a split, from the cache and, on request, end to end from images."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,9 +124,7 @@ def evaluate(
         opened = _opened_source(entry, source, Path(data_root), follow_symlinks)
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
         proof = _end_to_end(model, opened, features, rows, logits, y, workers or auto_workers(), on_progress)
-    result = EvaluateResult(
-        found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started
-    )
+    result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started)
     name = split if entry.id == found.body["cache"]["id"] else f"{split}-{entry.id}"
     record_evaluation(found, name, result.to_json())
     return result
@@ -148,7 +145,7 @@ def labels_by_name(features: Features, head: LinearHead, rows: np.ndarray) -> np
             f"It knows {', '.join(head.classes[:10])}{', …' if len(head.classes) > 10 else ''}.",
         )
     mapping = np.array([position.get(name, -1) for name in features.classes], np.int64)
-    return mapping[y]
+    return np.asarray(mapping[y])
 
 
 def _entry_of(run: Run, cache: str | Path | None, cache_dir: Path) -> Entry:

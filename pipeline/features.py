@@ -42,7 +42,9 @@ class Features:
         return len(self.y)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {int((self.split == name).sum()):,}" for name in SPLITS if (self.split == name).any())
+        counts = ", ".join(
+            f"{name} {int((self.split == name).sum()):,}" for name in SPLITS if (self.split == name).any()
+        )
         kind = str(self.x.dtype).removeprefix("torch.")
         return (
             f"Features({self.cache or 'no cache'}: x {tuple(self.x.shape)} {kind}, "

@@ -86,7 +86,9 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, batc
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}/{epochs}  loss {total / steps:.4f}  {time.perf_counter() - started:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}/{epochs}  loss {total / steps:.4f}  {time.perf_counter() - started:.0f} s", flush=True
+        )
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ def last_layer(network: "nn.Module") -> str:
     """
     from torch import nn
 
-    found = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    found: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     if not found:
         raise ValueError(f"{type(network).__name__} has neither a Linear nor a convolution to cut at")
     return found[-1]

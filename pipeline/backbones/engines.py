@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pipeline.backbones.memory import keep_memory
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.errors import UsageError
 
@@ -35,6 +36,8 @@ class ReferenceEngine:
     def __init__(self, network: "nn.Module", preprocess: Preprocess, device: "torch.device") -> None:
         import torch
 
+        if device.type == "cpu":
+            keep_memory()
         self.version = f"torch {torch.__version__}"
         self.device = device
         self.network = network.to(device)

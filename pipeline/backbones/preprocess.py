@@ -51,9 +51,7 @@ class Preprocess:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Build from `to_json`'s fields."""
-        return cls(
-            value["resize"], value["crop"], value["interpolation"], tuple(value["mean"]), tuple(value["std"])
-        )
+        return cls(value["resize"], value["crop"], value["interpolation"], tuple(value["mean"]), tuple(value["std"]))
 
     def override(
         self, *, image_size: int | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None

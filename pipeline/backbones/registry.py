@@ -61,7 +61,9 @@ def find_backbones(pattern: str) -> list[BackboneInfo]:
     names = backbone_names()
     found = [name for name in names if fnmatch.fnmatch(name, pattern) or pattern in name]
     if not found:
-        raise UsageError(f"no backbone matches {pattern!r}.{nearest(pattern, names)}", "`pipeline backbones` lists all.")
+        raise UsageError(
+            f"no backbone matches {pattern!r}.{nearest(pattern, names)}", "`pipeline backbones` lists all."
+        )
     return [describe_backbone(name) for name in found]
 
 

@@ -11,7 +11,7 @@ from pipeline.console import Screen
 @global_options
 @click.pass_obj
 def command(screen: Screen, pattern: str) -> None:
-    """List the networks whose name matches PATTERN (`resnet*`, or a part of the name).
+    r"""List the networks whose name matches PATTERN (`resnet*`, or a part of the name).
 
     \b
       pipeline backbones

@@ -1,6 +1,7 @@
 """`pipeline cache ls|info|verify|rm`."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.store.work import list_work
 @click.group("cache", context_settings={"help_option_names": ["-h", "--help"]})
 @global_options
 def command() -> None:
-    """List, inspect, verify and remove what `extract` keeps.
+    r"""List, inspect, verify and remove what `extract` keeps.
 
     \b
       pipeline cache ls
@@ -165,9 +166,7 @@ def verify_command(screen: Screen, caches: tuple[str, ...], cache_dir: Path) -> 
 @cache_dir_option
 @global_options
 @click.pass_obj
-def remove_command(
-    screen: Screen, caches: tuple[str, ...], unfinished: bool, yes: bool, cache_dir: Path
-) -> None:
+def remove_command(screen: Screen, caches: tuple[str, ...], unfinished: bool, yes: bool, cache_dir: Path) -> None:
     """Remove entries. Shards that other entries share stay with them."""
     entries = [find_entry(cache_dir, cache) for cache in caches]
     folders = {str(entry.path): entry.path for entry in entries}
@@ -177,7 +176,7 @@ def remove_command(
         raise UsageError("nothing to remove was named", "Give CACHE ids (`pipeline cache ls`), or --unfinished.")
     if folders and not yes:
         screen.note("to be removed: " + ", ".join(folders))
-        if screen.json or not click.get_text_stream("stdin").isatty():
+        if screen.json or not sys.stdin.isatty():
             raise UsageError("removing asks for confirmation, and there is no terminal to ask on", "Pass --yes.")
         click.confirm("Remove?", abort=True, err=True)
     for folder in folders.values():

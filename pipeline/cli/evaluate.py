@@ -1,6 +1,5 @@
 """`pipeline evaluate`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -23,8 +22,8 @@ from pipeline.console import Screen
 @click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @global_options
 @click.pass_obj
-def command(screen: Screen, run: str, end_to_end: bool, **options: Any) -> None:  # noqa: ANN401
-    """Measure RUN (a prefix of its id, a path, or `latest`) on a split of the entry it was trained on.
+def command(screen: Screen, /, run: str, end_to_end: bool, **options: Any) -> None:  # noqa: ANN401
+    r"""Measure RUN (a prefix of its id, a path, or `latest`) on a split of the entry it was trained on.
 
     With --end-to-end the images are decoded again and go through the plain float32 network and the head: equal
     predictions and logits within 1e-4 prove that cache and head are the end-to-end frozen model.

@@ -24,7 +24,11 @@ from pipeline.console import Screen
 @cache_dir_option
 @click.option("--shard-rows", type=int, help="Rows a shard.  [default: 32 MB worth]")
 @click.option(
-    "--test-fraction", type=float, default=0.1, show_default=True, help="Test share where the source names no test split."
+    "--test-fraction",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Test share where the source names no test split.",
 )
 @click.option("--limit", type=int, help="Use only N images, spread evenly over the source.")
 @click.option(
@@ -40,8 +44,8 @@ from pipeline.console import Screen
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @global_options
 @click.pass_obj
-def command(screen: Screen, source: str, dry_run: bool, cache_dir: Path, **options: Any) -> None:  # noqa: ANN401
-    """Run a frozen backbone over SOURCE once and keep its features in the cache.
+def command(screen: Screen, /, source: str, dry_run: bool, cache_dir: Path, **options: Any) -> None:  # noqa: ANN401
+    r"""Run a frozen backbone over SOURCE once and keep its features in the cache.
 
     SOURCE is a folder (FOLDER/<class>/*.jpg or FOLDER/<train|val|test>/<class>/*.jpg), `digits`, or a
     torchvision data set's name. The same command finds a finished entry, continues an interrupted one, and
@@ -57,18 +61,20 @@ def command(screen: Screen, source: str, dry_run: bool, cache_dir: Path, **optio
     from pipeline.cli.show import show_extracted, show_plan
     from pipeline.launch.extract import Plan, extract
 
-    plans: list[Plan] = []
+    class Planned(Exception):
+        pass
 
     def on_plan(plan: Plan) -> None:
-        plans.append(plan)
         show_plan(screen, plan)
+        if dry_run:
+            raise Planned(plan)
 
-    with screen.bar("extract") as on_progress:
-        result = extract(
-            source, dry_run=dry_run, cache_dir=cache_dir, on_plan=on_plan, on_progress=on_progress, **options
-        )
-    if result is None:
-        screen.result({"plan": asdict(plans[0])}, brief=plans[0].cache)
+    try:
+        with screen.bar("extract") as on_progress:
+            result = extract(source, cache_dir=cache_dir, on_plan=on_plan, on_progress=on_progress, **options)
+    except Planned as planned:
+        plan: Plan = planned.args[0]
+        screen.result({"plan": asdict(plan)}, brief=plan.cache)
         return
     show_extracted(screen, result)
     where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"

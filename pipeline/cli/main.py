@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="pipeline %(version)s")
 @global_options
 def cli() -> None:
-    """Run a frozen backbone once, keep its features, train heads on them in seconds.
+    r"""Run a frozen backbone once, keep its features, train heads on them in seconds.
 
     \b
       pipeline extract ./photos --backbone resnet18     images -> features in the cache (once)

@@ -25,9 +25,9 @@ def global_options(command: F) -> F:
         (("--traceback",), "traceback", "Show Python's traceback of an error."),
     )
     for names, key, text in reversed(flags):
-        command = click.option(
-            *names, key, is_flag=True, is_eager=True, expose_value=False, callback=_set, help=text
-        )(command)
+        command = click.option(*names, key, is_flag=True, is_eager=True, expose_value=False, callback=_set, help=text)(
+            command
+        )
     return command
 
 
@@ -71,14 +71,12 @@ def device_option(command: F) -> F:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")(command)
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[float, ...]]):
     """One number, or three separated by commas."""
 
     name = "numbers"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:  # noqa: ANN401 - as click has it
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:  # noqa: ANN401 - as click has it
         """Parse `0.5` or `0.485,0.456,0.406`."""
         if isinstance(value, tuple):
             return value

@@ -60,7 +60,8 @@ def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
     )
     screen.facts(
         {
-            "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · {count(plan.classes, 'class')}",
+            "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
+            f"{count(plan.classes, 'class')}",
             "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
             "head": f"linear · {s.optimizer} · lr {s.lr:g} · batch {s.batch_size} · {count(s.epochs, 'epoch')} · "
             f"seed {s.seed}{extras} · {plan.device}",

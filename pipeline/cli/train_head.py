@@ -33,8 +33,8 @@ from pipeline.console import Screen
 @runs_dir_option
 @global_options
 @click.pass_obj
-def command(screen: Screen, cache: str, cache_dir: Path, runs_dir: Path, **options: Any) -> None:  # noqa: ANN401
-    """Train a linear head on the cached features of CACHE: a prefix of its id, a path, or `latest`.
+def command(screen: Screen, /, cache: str, cache_dir: Path, runs_dir: Path, **options: Any) -> None:  # noqa: ANN401
+    r"""Train a linear head on the cached features of CACHE: a prefix of its id, a path, or `latest`.
 
     The defaults are the reference recipe: Adam, 1e-3, batch 64, 5 epochs. Test rows are never looked at.
 
@@ -54,9 +54,7 @@ def command(screen: Screen, cache: str, cache_dir: Path, runs_dir: Path, **optio
     def on_epoch(epoch: Epoch) -> None:
         screen.note(epoch_line(epoch))
 
-    result = train_head(
-        cache, cache_dir=cache_dir, runs_dir=runs_dir, on_plan=on_plan, on_epoch=on_epoch, **options
-    )
+    result = train_head(cache, cache_dir=cache_dir, runs_dir=runs_dir, on_plan=on_plan, on_epoch=on_epoch, **options)
     show_trained(screen, result)
     where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
     screen.next_step(f"pipeline evaluate {result.run}{where}")

@@ -91,9 +91,7 @@ class Job:
         """Rows of this space that already lie in the cache; with `restart` only those of this extraction."""
         if self.restart:
             return RowIndex(self.space)
-        return index_rows(
-            self.root, self.space, recipe=self.recipe, engine_only=self.wishes.engine != "auto"
-        )
+        return index_rows(self.root, self.space, recipe=self.recipe, engine_only=self.wishes.engine != "auto")
 
     @cached_property
     def engine(self) -> Engine:
@@ -165,9 +163,7 @@ class Job:
     def final_id(self, digests: np.ndarray) -> str:
         """Return the entry's id once all image digests are known."""
         splits, _ = self.splits(digests)
-        return entry_id(
-            self.space, self.listing.classes, self.listing.ids, digests, self.listing.labels, splits
-        )
+        return entry_id(self.space, self.listing.classes, self.listing.ids, digests, self.listing.labels, splits)
 
     def warn_empty_classes(self, splits: np.ndarray, usable: np.ndarray) -> None:
         """Say which classes have no usable image in a split that others have images in."""
@@ -274,7 +270,9 @@ def _pinned_recipe(pinned: Recipe, wishes: Wishes) -> Recipe:
             flag = name.replace("_", "-")
             logger.warning(
                 "going on with %s %d, which this extraction was started with; --restart begins anew with %d",
-                flag, getattr(pinned, name), value,
+                flag,
+                getattr(pinned, name),
+                value,
             )
     return pinned
 

@@ -9,7 +9,6 @@ import numpy as np
 from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError
 from pipeline.extraction.job import Job
-from pipeline.versions import versions
 from pipeline.loading.loader import Batch
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
@@ -17,6 +16,7 @@ from pipeline.store.rows import ShardRef
 from pipeline.store.shard import BAD, USABLE, ShardRows
 from pipeline.store.statindex import ROW, stat_rows
 from pipeline.store.work import Record
+from pipeline.versions import versions
 
 OnRows = Callable[[int, int, int], None]
 """Called with how many more rows were computed, reused, skipped."""
@@ -155,9 +155,7 @@ def _take_loaded(job: Job, shard: _Shard, count: int, first: int, report: OnRows
         _take_loaded(job, shard, len(lost), first, report)
 
 
-def _sort_out(
-    job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int], report: OnRows
-) -> list[int]:
+def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int], report: OnRows) -> list[int]:
     """Record digests and bad images, copy rows that are known. Return the places that must be computed."""
     digests = np.stack([np.frombuffer(item.digest or bytes(32), np.uint8) for item in batch.loaded])
     rows = np.array(batch.rows)
@@ -217,9 +215,7 @@ def _compute_batch(
             assembly.rows.clear()
 
 
-def _forward(
-    job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, int]], report: OnRows
-) -> None:
+def _forward(job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, int]], report: OnRows) -> None:
     """Compute features of a full batch; `rows` pairs places in it with rows of the shard."""
     started = time.perf_counter()
     with cpu_threads(job.recipe.threads):

@@ -76,6 +76,4 @@ def read_head(folder: Path) -> LinearHead:
     classes = len(body["classes"])
     if shapes != {"weight": (classes, body["dim"]), "bias": (classes,)}:
         raise DataError(f"{folder / WEIGHTS} holds {shapes}, expected {classes} classes x {body['dim']} features")
-    return LinearHead(
-        tensors["weight"], tensors["bias"], tuple(body["classes"]), body["space"], body["space_sha256"]
-    )
+    return LinearHead(tensors["weight"], tensors["bias"], tuple(body["classes"]), body["space"], body["space_sha256"])

@@ -112,7 +112,8 @@ def train_minibatch(
             seconds = time.perf_counter() - started
             if not np.isfinite(loss):
                 raise DataError(
-                    f"the loss is {loss} in epoch {number}: training diverged", f"Try a rate below --lr {settings.lr:g}."
+                    f"the loss is {loss} in epoch {number}: training diverged",
+                    f"Try a rate below --lr {settings.lr:g}.",
                 )
             val_loss, val_accuracy = _measure(head, x, y, val) if len(val) else (None, None)
             epochs.append(Epoch(number, seconds, loss, accuracy, val_loss, val_accuracy))
@@ -132,10 +133,11 @@ def threads_for(batch_size: int, dim: int, n_classes: int) -> int:
 def _optimizer(head: "nn.Linear", settings: HeadSettings) -> "torch.optim.Optimizer":
     from torch import optim
 
-    common = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    lr, decay = settings.lr, settings.weight_decay
     if settings.optimizer == "sgd":
-        return optim.SGD(head.parameters(), momentum=settings.momentum, **common)
-    return (optim.Adam if settings.optimizer == "adam" else optim.AdamW)(head.parameters(), **common)
+        return optim.SGD(head.parameters(), lr=lr, momentum=settings.momentum, weight_decay=decay)
+    kind = optim.Adam if settings.optimizer == "adam" else optim.AdamW
+    return kind(head.parameters(), lr=lr, weight_decay=decay)
 
 
 def _one_epoch(

@@ -106,12 +106,11 @@ def extract(
     data_root: str | Path = "data",
     follow_symlinks: bool = False,
     restart: bool = False,
-    dry_run: bool = False,
     image_timeout: float = 60.0,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress = ignore,
     command: str | None = None,
-) -> ExtractResult | None:
+) -> ExtractResult:
     """Run a frozen backbone over a source once and keep its features in the cache.
 
     The same call finds a finished entry, continues an interrupted one, or computes only what is new.
@@ -136,9 +135,8 @@ def extract(
         data_root: where torchvision's data sets are or go.
         follow_symlinks: accept links that lead out of the source folder.
         restart: forget an interrupted extraction and compute a finished entry's rows anew.
-        dry_run: plan only; returns None.
         image_timeout: seconds after which decoding one image is given up.
-        on_plan: called once with the plan, before any work.
+        on_plan: called once with the plan, before any work; what it raises stops the extraction there.
         on_progress: called after every batch.
         command: recorded in the manifest; by default this process's own.
 
@@ -165,8 +163,6 @@ def extract(
         entry = None if restart else _finished(job)
         if on_plan is not None:
             on_plan(plan_of(job, entry))
-        if dry_run:
-            return None
         if entry is not None:
             return _hit(job, entry, skip_bad, started)
         said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
@@ -247,7 +243,12 @@ def _make_shards(job: Job, on_progress: OnProgress) -> tuple[int, int]:
         counts["reused"] += reused
         counts["skipped"] += skipped
         on_progress(
-            Progress(sum(counts.values()), len(job.listing), **counts, bottleneck=max(job.seconds, key=job.seconds.__getitem__))
+            Progress(
+                sum(counts.values()),
+                len(job.listing),
+                **counts,
+                bottleneck=max(job.seconds, key=job.seconds.__getitem__),
+            )
         )
 
     on_rows(0, 0, 0)

@@ -89,7 +89,7 @@ def decode(data: bytes) -> Image.Image:
         raise BadImageError("needs more memory than a worker may take") from None
     except BadImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - decoders raise almost anything on damaged input
+    except Exception as error:
         raise BadImageError(f"cannot be decoded: {error or type(error).__name__}") from error
 
 

@@ -35,8 +35,7 @@ IMAGE_TIMEOUT_SECONDS = 60.0
 MAX_AUTO_WORKERS = 16
 
 BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; "
-    "from pipeline.loading.worker import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from pipeline.loading.worker import main; main()"
 )
 
 
@@ -159,9 +158,7 @@ class Loader:
     ) -> None:
         self.close()
 
-    def request(
-        self, rows: Sequence[int], payload: Callable[[int], Payload], *, decode_known: bool = False
-    ) -> None:
+    def request(self, rows: Sequence[int], payload: Callable[[int], Payload], *, decode_known: bool = False) -> None:
         """Ask for the images of `rows`; they come from `next_batch` after all that was asked for before.
 
         With `decode_known` they are decoded even if their digests are among the known.
@@ -352,8 +349,10 @@ class Loader:
             return
         code = worker.process.returncode
         reason = (
-            f"the decoder crashed on it (signal {-code})" if died and code < 0
-            else f"the decoder stopped on it (exit {code})" if died
+            f"the decoder crashed on it (signal {-code})"
+            if died and code < 0
+            else f"the decoder stopped on it (exit {code})"
+            if died
             else f"decoding took longer than {self.image_timeout:g} s"
         )
         self._pixels[task.batch.slot, task.places[0]] = 0

@@ -79,9 +79,7 @@ class _State:
         known = SharedMemory.attach(setup["known_fd"], 32 * setup["known"])
         self.known = known.array((setup["known"],), "S32")
 
-    def serve(
-        self, slot: int, place: int, item: dict[str, Any], array: bytes | None, decode_known: bool
-    ) -> list[Any]:
+    def serve(self, slot: int, place: int, item: dict[str, Any], array: bytes | None, decode_known: bool) -> list[Any]:
         """Return [outcome, digest or None, facts or None, time of reading, reason]."""
         read_ns = time.time_ns()
         digest, facts = None, None

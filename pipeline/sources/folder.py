@@ -30,8 +30,8 @@ class FolderSource:
 
     @property
     def spec(self) -> str:
-        """The folder's path."""
-        return str(self.root)
+        """The folder's real path, so that it is found from any working directory."""
+        return self.folder
 
     @property
     def folder(self) -> str:
@@ -60,9 +60,7 @@ class FolderSource:
         for name, split in splits:
             for class_name in self._class_folders(name):
                 where = f"{name}/{class_name}" if name else class_name
-                found = sorted(
-                    _walk(self.root / where, where, ignored, links), key=lambda item: os.path.split(item[0])
-                )
+                found = sorted(_walk(self.root / where, where, ignored, links), key=lambda item: os.path.split(item[0]))
                 if not found:
                     notes.append(f"class folder {where} holds no images")
                 columns.extend((path, class_name, split, facts) for path, facts in found)

@@ -22,7 +22,7 @@ _TRAIN_FLAG = ((TRAIN, {"train": True}), (TEST, {"train": False}))
 _TRAIN_TEST = ((TRAIN, {"split": "train"}), (TEST, {"split": "test"}))
 _TRAIN_VAL = ((TRAIN, {"split": "train"}), (VAL, {"split": "val"}))
 _TRAIN_VAL_TEST = ((TRAIN, {"split": "train"}), (VAL, {"split": "val"}), (TEST, {"split": "test"}))
-_ONE = ((TRAIN, {}),)
+_ONE: tuple[tuple[int, dict[str, Any]], ...] = ((TRAIN, {}),)
 
 ARRAYS: dict[str, tuple[tuple[int, dict[str, Any]], ...]] = {
     "CIFAR10": _TRAIN_FLAG,
@@ -79,9 +79,7 @@ class FilesSource:
 
     @cached_property
     def _relative(self) -> list[str]:
-        return [
-            Path(path).resolve().relative_to(self.folder).as_posix() for _, part in self.parts for path, _ in part
-        ]
+        return [Path(path).resolve().relative_to(self.folder).as_posix() for _, part in self.parts for path, _ in part]
 
     def listing(self) -> Listing:
         """List the samples split by split."""
@@ -140,7 +138,8 @@ def _no_tty_bar() -> Iterator[None]:
 
 
 def _arrays(name: str, root: Path) -> ArraySource:
-    parts, classes = [], ()
+    parts: list[tuple[str, ArrayPart]] = []
+    classes: tuple[str, ...] = ()
     for split, arguments in ARRAYS[name]:
         data = _open(name, root, arguments)
         images = np.asarray(data.data)
@@ -155,13 +154,16 @@ def _arrays(name: str, root: Path) -> ArraySource:
 
 
 def _files(name: str, root: Path) -> FilesSource:
-    parts, classes = [], ()
+    parts: list[tuple[int, tuple[tuple[str, int], ...]]] = []
+    classes: tuple[str, ...] = ()
     for split, arguments in FILES[name]:
         data = _open(name, root, arguments, loader=str)
         pairs = tuple((str(path), int(label)) for path, label in (data[row] for row in range(len(data))))
         names = getattr(data, "classes", None)
-        classes = tuple(_text(n) for n in names) if names else tuple(
-            str(c) for c in range(1 + max(label for _, label in pairs))
+        classes = (
+            tuple(_text(n) for n in names)
+            if names
+            else tuple(str(c) for c in range(1 + max(label for _, label in pairs)))
         )
         parts.append((split, pairs))
     return FilesSource(name, root, tuple(parts), classes)

@@ -151,7 +151,7 @@ def _same_text(document: dict[str, Any], data: bytes) -> bool:
     return is_sealed(document) and json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n" == data
 
 
-class _disk_errors:  # noqa: N801 - reads as a statement
+class _disk_errors:
     """Turn a full or read-only disk into one clear line; everything committed before stays."""
 
     def __init__(self, path: Path, size: int) -> None:

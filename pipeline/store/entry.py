@@ -167,7 +167,9 @@ def open_entry(path: Path) -> Entry:
     try:
         manifest = read_json(path / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
-        raise CacheError(f"no cache entry at {path}: it has no {MANIFEST}", "`pipeline cache ls` shows what there is.") from None
+        raise CacheError(
+            f"no cache entry at {path}: it has no {MANIFEST}", "`pipeline cache ls` shows what there is."
+        ) from None
     if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
         raise CacheError(
             f"{path / MANIFEST} is {manifest.get('format')!r} version {manifest.get('format_version')!r}, "

@@ -137,9 +137,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an attribute holds
     return value.decode() if isinstance(value, bytes) else int(value) if isinstance(value, np.integer) else value
 
 
-def _place(
-    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, size: int, where: str
-) -> int:
+def _place(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, size: int, where: str) -> int:
     """Return where a dataset's bytes start in the file; refuse all but plain contiguous data inside it."""
     dataset = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(dataset, h5py.Dataset) or dataset.shape != shape or dataset.dtype != dtype:

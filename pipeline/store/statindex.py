@@ -85,7 +85,7 @@ def stat_rows(stats: np.ndarray, digests: np.ndarray, read_ns: np.ndarray) -> np
         rows[name] = stats[:, column]
     rows["digest"] = digests
     old = np.maximum(stats[:, 2], stats[:, 3]) < read_ns - GRANULARITY_NS
-    return rows[old]
+    return np.asarray(rows[old])
 
 
 def index_path(root: Path, folder: str) -> Path:

@@ -1,0 +1,70 @@
+"""`pipeline run`."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import global_options
+from pipeline.console import Screen
+
+
+@click.command("run")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override one key: --set head.lr=0.01")
+@click.option("--source", help="Override extract.source.")
+@click.option("--backbone", help="Override extract.backbone.")
+@click.option("--weights", help="Override extract.weights.")
+@click.option("--limit", type=int, help="Override extract.limit.")
+@click.option("--lr", type=float, help="Override head.lr.")
+@click.option("--epochs", type=int, help="Override head.epochs.")
+@click.option("--seed", type=int, help="Override head.seed.")
+@click.option("--device", help="Override device.")
+@click.option("--cache-dir", help="Override cache_dir.")
+@click.option("--runs-dir", help="Override runs_dir.")
+@click.option("--data-root", help="Override data_root.")
+@global_options
+@click.pass_obj
+def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: str | int | float | None) -> None:
+    r"""Extract, train a head and evaluate it as CONFIG (a TOML file) says.
+
+    \b
+      pipeline run configs/digits.toml
+      pipeline run configs/folder.toml --source ./photos --set head.epochs=20
+    """
+    from pipeline.cli.show import (
+        EPOCH_HEADER,
+        epoch_line,
+        show_evaluated,
+        show_extracted,
+        show_plan,
+        show_train_plan,
+        show_trained,
+    )
+    from pipeline.config import parse_change, read_config
+    from pipeline.experiment import ExperimentListener, run_experiment
+    from pipeline.training import TrainPlan
+
+    sections = dict.fromkeys(("source", "backbone", "weights", "limit"), "extract.")
+    sections |= dict.fromkeys(("lr", "epochs", "seed"), "head.")
+    said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
+    settings = read_config(config, said | dict(parse_change(text) for text in changes))
+    parts = Screen(quiet=screen.json or screen.quiet)
+
+    def on_train_plan(plan: TrainPlan) -> None:
+        show_train_plan(screen, plan)
+        screen.note(EPOCH_HEADER)
+
+    with screen.bar("images") as on_progress:
+        listener = ExperimentListener(
+            on_plan=lambda plan: show_plan(screen, plan),
+            on_progress=on_progress,
+            on_extracted=lambda result: show_extracted(parts, result),
+            on_train_plan=on_train_plan,
+            on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
+            on_trained=lambda result: show_trained(parts, result),
+            on_evaluated=lambda result: show_evaluated(parts, result),
+        )
+        result = run_experiment(settings, listener)
+    if screen.json or screen.quiet:
+        screen.result(result.to_json(), brief=result.train_head.run)
+    screen.next_step(f"pipeline evaluate {result.train_head.run} --end-to-end", "pipeline runs")

@@ -1,0 +1,132 @@
+"""One TOML file for a whole experiment: extract, head, evaluate. Unknown keys are errors, all told at once."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UsageError, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ExtractConfig(_Section):
+    """Stage 1; the fields are those of `pipeline extract`."""
+
+    source: str
+    backbone: str
+    weights: str = "DEFAULT"
+    image_size: int | None = None
+    mean: tuple[float, ...] | float | None = None
+    std: tuple[float, ...] | float | None = None
+    store_dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int | None = None
+    engine: str = "auto"
+    workers: int | None = None
+    shard_rows: int | None = None
+    test_fraction: float = 0.1
+    limit: int | None = None
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    follow_symlinks: bool = False
+
+
+class HeadConfig(_Section):
+    """Stage 2; the fields are those of `pipeline train-head`."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    epochs: int = 5
+    batch_size: int = 64
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    dropout: float = 0.0
+    seed: int = 0
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    name: str = ""
+
+
+class EvaluateConfig(_Section):
+    """What to measure."""
+
+    split: Literal["train", "val", "test"] = "test"
+    end_to_end: bool = False
+
+
+class Config(_Section):
+    """A whole experiment."""
+
+    extract: ExtractConfig
+    head: HeadConfig = Field(default_factory=HeadConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    cache_dir: Path = Path("cache")
+    runs_dir: Path = Path("runs")
+    data_root: Path = Path("data")
+    device: str = "auto"
+
+
+def read_config(path: Path, changes: dict[str, Any] | None = None) -> Config:
+    """Read an experiment file; `changes` maps dotted keys (`head.lr`) to values that win over it.
+
+    Raises:
+        UsageError: if the file is missing or not TOML, or keys or values are wrong (all of them are named).
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no configuration file {path}", "configs/ has examples to copy.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    for key, value in (changes or {}).items():
+        _put(document, key, value)
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {'; '.join(_problem(item) for item in error.errors())}", KEYS_HINT) from error
+
+
+KEYS_HINT = "Sections: extract, head, evaluate; keys are the commands' options with underscores."
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """Parse `head.lr=0.01` into a dotted key and a TOML value; what is not TOML is a string.
+
+    Raises:
+        UsageError: if there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text!r} is not KEY=VALUE", "Like: --set head.lr=0.01")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _put(document: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - a TOML value
+    *sections, last = key.split(".")
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise UsageError(f"--set {key}: {section} is not a section", KEYS_HINT)
+    document[last] = value
+
+
+def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    place = [str(part) for part in item["loc"] if not str(part).startswith(("tuple[", "float"))]
+    key = ".".join(place)
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key}.{nearest(place[-1], _fields(place[:-1]))}"
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} = {item['input']!r}: {item['msg'].lower()}"
+
+
+def _fields(section: list[str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {"extract": ExtractConfig, "head": HeadConfig, "evaluate": EvaluateConfig}
+    return list((sections[section[0]] if section else Config).model_fields)

@@ -1,0 +1,74 @@
+"""Real things, tiny: images on disk, random-weight backbones, the command line in this process."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BACKBONE = ["--backbone", "shufflenet_v2_x0_5", "--weights", "none", "--image-size", "32"]
+"""Options of a small backbone that needs no download."""
+SPACE = {"backbone": "shufflenet_v2_x0_5", "weights": "none", "image_size": 32}
+"""The same for the Python API."""
+
+
+def make_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    """A colour gradient with noise: real enough to be compressed, different for each seed."""
+    rng = np.random.default_rng(seed)
+    base = np.linspace(0, 255, size[0] * size[1] * 3).reshape(size[1], size[0], 3)
+    return Image.fromarray(np.clip(base * rng.random(3) + rng.normal(0, 20, base.shape), 0, 255).astype(np.uint8))
+
+
+def make_photos(root: Path, per_class: int = 12, classes: tuple[str, ...] = ("apple", "beet", "corn")) -> Path:
+    """Write `root/<class>/NN.jpg`."""
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(per_class):
+            make_image(1000 * number + index).save(root / name / f"{index:02d}.jpg", quality=90)
+    return root
+
+
+def age(root: Path) -> None:
+    """Let files look old, so that the stat index may remember them."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            os.utime(Path(folder) / name, ns=(10**18, 10**18))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """36 JPEG files of 3 classes."""
+    return make_photos(tmp_path / "photos")
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """Run a command in this process, in a folder of its own."""
+    from pipeline.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return Result(exit_info.value.code or 0, said.out, said.err)
+
+    return run
+
+
+def shared_folder() -> Path | None:
+    """The folder with the real inputs, if it is there."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("PIPELINE_SHARED", default))
+    return folder if (folder / "data" / "cifar10-jpeg.tar.gz").is_file() else None
