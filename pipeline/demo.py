@@ -42,7 +42,14 @@ class Parity:
     head_weights_equal: bool
     """Bit for bit, weights and biases."""
     max_abs_weight_difference: float
+    features_equal: bool
+    """Bit for bit, every feature of every train image."""
     epochs: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether features and head are equal bit for bit."""
+        return self.features_equal and self.head_weights_equal
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ def _parity(features: Features, weights: Path) -> tuple[Parity, float, float]:
     settings = HeadSettings(lr=SETTINGS.lr, epochs=PARITY_EPOCHS)
     threads = threads_for(settings.batch_size, features.x.shape[1], len(features.classes))
     with cpu_threads(default_threads()):
-        loop_head, loop_seconds = reference_loop.train(
+        loop = reference_loop.train(
             backbone,
             images,
             features.y[rows].tolist(),
@@ -189,7 +196,7 @@ def _parity(features: Features, weights: Path) -> tuple[Parity, float, float]:
         weight, bias, epochs = train_minibatch(
             features.x, features.y, rows, np.empty(0, np.int64), len(features.classes), settings
         )
-    differences = [(weight - loop_head.weight.detach()).abs().max(), (bias - loop_head.bias.detach()).abs().max()]
-    equal = torch.equal(weight, loop_head.weight) and torch.equal(bias, loop_head.bias)
-    parity = Parity(equal, float(max(differences)), settings.epochs)
-    return parity, statistics.median(loop_seconds), statistics.median(epoch.seconds for epoch in epochs)
+    differences = [(weight - loop.head.weight.detach()).abs().max(), (bias - loop.head.bias.detach()).abs().max()]
+    equal = torch.equal(weight, loop.head.weight) and torch.equal(bias, loop.head.bias)
+    parity = Parity(equal, float(max(differences)), torch.equal(features.x[rows], loop.features), settings.epochs)
+    return parity, statistics.median(loop.seconds), statistics.median(epoch.seconds for epoch in epochs)

@@ -30,11 +30,10 @@ def make_photos(root: Path, per_class: int = 12, classes: tuple[str, ...] = ("ap
     return root
 
 
-def age(root: Path) -> None:
-    """Let files look old, so that the stat index may remember them."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            os.utime(Path(folder) / name, ns=(10**18, 10**18))
+@pytest.fixture
+def remembered(monkeypatch):
+    """Let files made a moment ago be remembered by the stat index, as files are that lay there for seconds."""
+    monkeypatch.setattr("pipeline.store.statindex.GRANULARITY_NS", -(10**18))
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def _show(screen: Screen, folder: Path, *, kept: bool) -> None:
     low, high = result.accuracy_ci95
     same = (
         f"[green]equal bit for bit[/green] after {result.parity.epochs} epochs"
-        if result.parity.head_weights_equal
+        if result.parity.holds
         else f"[red]different[/red], by {result.parity.max_abs_weight_difference:.1e} at most"
     )
     screen.result(
@@ -67,13 +67,13 @@ def _show(screen: Screen, folder: Path, *, kept: bool) -> None:
         f"[bold]speed[/bold]      an epoch takes {duration(result.cached_epoch_seconds)} from the cache, "
         f"{duration(result.loop_epoch_seconds)} in a plain loop over images: "
         f"[bold]{result.speedup_per_epoch:,.0f} times[/bold]",
-        f"[bold]parity[/bold]     the plain loop's head and the cached one are {same}",
+        f"[bold]parity[/bold]     features and head of the plain loop and of the cache are {same}",
         f"[bold]time[/bold]       {duration(result.seconds)}",
         brief=f"{result.accuracy:.4f}",
     )
-    if not result.parity.head_weights_equal:
+    if not result.parity.holds:
         raise PipelineError(
-            "the cached head differs from the plain loop's on this machine",
+            "cached features or head differ from the plain loop's on this machine",
             "Please report it with the output of `pipeline doctor --json`.",
         )
     if kept:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.engines import Engine, default_threads, make_engine
+from pipeline.backbones.engines import ENGINES, Engine, default_threads, make_engine
 from pipeline.device import resolve_device
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.loading.decode import array_digest
@@ -46,6 +46,8 @@ class Wishes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.engine not in ("auto", *ENGINES):
+            raise UsageError(f"unknown engine {self.engine!r}", f"Known: auto, {', '.join(ENGINES)}")
         if not 0 <= self.test_fraction < 1:
             raise UsageError(f"test-fraction must be at least 0 and below 1, not {self.test_fraction}")
 

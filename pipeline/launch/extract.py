@@ -24,6 +24,8 @@ from pipeline.store.key import SHORT, SPLITS
 
 logger = logging.getLogger(__name__)
 
+SPARE = 1.05
+"""Disk space asked for beside the rows themselves."""
 ROUNDS = 10
 """How often shards that vanish under a running extraction are made again before giving up."""
 
@@ -161,11 +163,13 @@ def extract(
     skip_bad = on_bad_image == "skip"
     try:
         entry = None if restart else _finished(job)
+        plan = plan_of(job, entry)
         if on_plan is not None:
-            on_plan(plan_of(job, entry))
+            on_plan(plan)
         if entry is not None:
             return _hit(job, entry, skip_bad, started)
         said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
+        _check_disk(plan)
         job.begin()
         counts = _make_shards(job, on_progress)
         entry = _publish(job, skip_bad, said, on_progress)
@@ -209,6 +213,16 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         bytes=len(job.listing) * job.space.row_bytes,
         free_bytes=shutil.disk_usage(there).free,
     )
+
+
+def _check_disk(plan: Plan) -> None:
+    """Refuse to start what cannot fit; a disk that fills up meanwhile is told by the commit."""
+    needed = int((plan.samples - plan.shards_done * (plan.samples // plan.shards)) * plan.bytes / plan.samples * SPARE)
+    if needed > plan.free_bytes:
+        raise CacheError(
+            f"the features need {needed:,} bytes, {plan.free_bytes:,} are free",
+            "Free some space, choose another disk with --cache-dir, or halve it with --store-dtype float16.",
+        )
 
 
 def _finished(job: Job) -> Entry | None:

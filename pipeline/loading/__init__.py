@@ -7,5 +7,6 @@ it; the loader starts another and gives it the same images one by one, so that i
 memory   memory shared between loader and workers, which vanishes with them
 decode   bytes to pixels, safely
 worker   the process
+process  a worker as its parent has it
 loader   the parent's side
 """

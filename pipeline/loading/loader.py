@@ -7,8 +7,6 @@ else to lose.
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +22,7 @@ import numpy as np
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.errors import PipelineError
 from pipeline.loading.memory import SharedMemory
+from pipeline.loading.process import WorkerProcess
 from pipeline.loading.worker import BAD, KNOWN, OK
 from pipeline.sources.source import ArrayPayload, Payload
 
@@ -33,10 +32,6 @@ TICK_SECONDS = 0.5
 IMAGE_TIMEOUT_SECONDS = 60.0
 """A worker that finishes no image for this long is replaced."""
 MAX_AUTO_WORKERS = 16
-
-BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from pipeline.loading.worker import main; main()"
-)
 
 
 @dataclass(frozen=True)
@@ -80,15 +75,16 @@ class _Task:
 
 
 @dataclass
-class _Worker:
+class _Member:
+    """A worker of the team, and what it has to do."""
+
     number: int
-    process: subprocess.Popen[bytes]
-    tasks: Connection
-    answers: Connection
+    process: WorkerProcess
     ready: bool = False
     task: _Task | None = None
     seen: int = 0
-    moved: float = 0.0
+    """Its progress counter when it last moved, and when that was."""
+    moved: float = field(default_factory=time.monotonic)
 
     @property
     def idle(self) -> bool:
@@ -128,13 +124,16 @@ class Loader:
         self._pixels = self._pixel_memory.array(shape, "u1")
         self._progress = self._progress_memory.array((workers,), "<i8")
         self._setup = {
-            "path": sys.path,
-            "parent": os.getpid(),
             "preprocess": preprocess.to_json(),
             "pixel_bytes": self._pixel_memory.size,
             "pixel_shape": shape,
             "workers": workers,
             "known": len(ordered),
+        }
+        self._shared = {
+            "pixel_fd": self._pixel_memory.descriptor,
+            "progress_fd": self._progress_memory.descriptor,
+            "known_fd": self._known_memory.descriptor,
         }
         self._lock = threading.Condition()
         self._ordered: deque[_Pending] = deque()
@@ -146,7 +145,7 @@ class Loader:
         read_end, write_end = os.pipe()
         self._woken, self._wake_end = Connection(read_end, writable=False), Connection(write_end, readable=False)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the loader
-        self._team: list[_Worker] = []
+        self._team: list[_Member] = []
         self._thread = threading.Thread(target=self._manage, name="pipeline-loader", daemon=True)
         self._thread.start()
 
@@ -220,41 +219,11 @@ class Loader:
                 self._lock.notify_all()
         finally:
             for worker in self._team:
-                self._end(worker)
+                worker.process.end()
 
-    def _start(self, number: int) -> _Worker:
-        task_read, task_write = os.pipe()
-        answer_read, answer_write = os.pipe()
-        shared = {
-            "pixel_fd": self._pixel_memory.descriptor,
-            "progress_fd": self._progress_memory.descriptor,
-            "known_fd": self._known_memory.descriptor,
-        }
-        setup = {**self._setup, **shared, "number": number, "tasks": task_read, "answers": answer_write}
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", BOOT, json.dumps(setup)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._stderr,
-            pass_fds=(task_read, answer_write, *shared.values()),
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        os.close(task_read)
-        os.close(answer_write)
+    def _start(self, number: int) -> _Member:
         self._progress[number] = 0
-        return _Worker(
-            number,
-            process,
-            Connection(task_write, readable=False),
-            Connection(answer_read, writable=False),
-            moved=time.monotonic(),
-        )
-
-    def _end(self, worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.wait()
-        worker.tasks.close()
-        worker.answers.close()
+        return _Member(number, WorkerProcess({**self._setup, "number": number}, self._shared, self._stderr))
 
     def _hand_out(self) -> None:
         with self._lock:
@@ -269,7 +238,7 @@ class Loader:
             if worker.idle:
                 self._send(worker, self._tasks.popleft())
 
-    def _send(self, worker: _Worker, task: _Task) -> None:
+    def _send(self, worker: _Member, task: _Task) -> None:
         """Send a task to an idle worker, which is reading: a large message cannot block for long."""
         items: list[dict[str, Any]] = []
         arrays: list[np.ndarray] = []
@@ -288,21 +257,21 @@ class Loader:
         }
         worker.task, worker.moved = task, time.monotonic()
         try:
-            worker.tasks.send_bytes(json.dumps(message).encode())
+            worker.process.tasks.send_bytes(json.dumps(message).encode())
             for array in arrays:
-                worker.tasks.send_bytes(array.tobytes())
+                worker.process.tasks.send_bytes(array.tobytes())
         except OSError:
             pass  # it died: its answers end, which `_collect` sees
 
     def _collect(self) -> None:
-        answers = {worker.answers: worker for worker in self._team}
+        answers = {worker.process.answers: worker for worker in self._team}
         for ready in wait([self._woken, *answers], TICK_SECONDS):
             if ready is self._woken:
                 self._woken.recv_bytes()
                 continue
             worker = answers[ready]  # type: ignore[index]  # typeshed: wait returns what was given
             try:
-                answer = worker.answers.recv_bytes()
+                answer = worker.process.answers.recv_bytes()
             except (EOFError, OSError):
                 self._replace(worker, died=True)
                 continue
@@ -330,16 +299,16 @@ class Loader:
             elif now - worker.moved > self.image_timeout:
                 self._replace(worker, died=False)
 
-    def _replace(self, worker: _Worker, *, died: bool) -> None:
+    def _replace(self, worker: _Member, *, died: bool) -> None:
         """Start another worker for one that died or hangs, and deal with the images it had."""
         if not worker.ready:
-            worker.process.kill()
+            worker.process.end()
             self._stderr.seek(0)
             said = self._stderr.read()[-2000:].decode(errors="replace").strip() or "nothing"
             raise PipelineError(
                 f"a loading process did not start; it said: {said}", "`pipeline doctor` checks the installation."
             )
-        self._end(worker)
+        worker.process.end()
         self._team[worker.number] = self._start(worker.number)
         task = worker.task
         if task is None:
@@ -347,7 +316,7 @@ class Loader:
         if len(task.places) > 1:
             self._tasks.extendleft(_Task(task.batch, [place]) for place in reversed(task.places))
             return
-        code = worker.process.returncode
+        code = worker.process.exit_code
         reason = (
             f"the decoder crashed on it (signal {-code})"
             if died and code < 0
