@@ -84,6 +84,8 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr."""
+        if self.quiet:
+            return
         self.err.print(f"[yellow]![/yellow] {plain(text)}", soft_wrap=True)
 
     def error(self, error: PipelineError) -> None:

@@ -33,22 +33,20 @@ def command(screen: Screen, folder: Path | None) -> None:
 
 
 def _show(screen: Screen, folder: Path, *, kept: bool) -> None:
-    from pipeline.cli.show import show_epochs, show_evaluated, show_extracted, show_plan, show_trained
+    from pipeline.cli.show import on_screen, show_epochs, show_evaluated, show_extracted, show_plan, show_trained
     from pipeline.demo import DemoListener, demo
     from pipeline.training import TrainResult
 
-    notes = Screen(quiet=screen.json or screen.quiet)
-
     def on_trained(result: TrainResult) -> None:
         show_epochs(screen, result.epochs)
-        show_trained(notes, result)
+        on_screen(screen, show_trained)(result)
 
     with screen.bar("extract") as on_progress:
         listener = DemoListener(
             on_plan=lambda plan: show_plan(screen, plan),
-            on_extracted=lambda result: show_extracted(notes, result),
+            on_extracted=on_screen(screen, show_extracted),
             on_trained=on_trained,
-            on_evaluated=lambda result: show_evaluated(notes, result),
+            on_evaluated=on_screen(screen, show_evaluated),
             on_step=lambda what: screen.note(f"measuring: {what} …"),
             on_progress=on_progress,
         )

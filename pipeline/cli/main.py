@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -94,9 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logger = logging.getLogger("pipeline")
     logger.addHandler(handler)
     logger.propagate = False
+    # A job manager's SIGTERM ends like Ctrl-C: workers stopped, the way to go on said.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(_run(given, screen))
     finally:
+        signal.signal(signal.SIGTERM, before)
         logger.removeHandler(handler)
 
 
@@ -139,8 +144,6 @@ def _usage_error(error: click.UsageError) -> UsageError:
 
 
 def _interrupted(screen: Screen, arguments: list[str]) -> int:
-    import shlex
-
     again = shlex.join(["pipeline", *arguments])
     if screen.json:
         hint = f"What is finished is kept; go on with: {again}"

@@ -34,6 +34,7 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
     from pipeline.cli.show import (
         EPOCH_HEADER,
         epoch_line,
+        on_screen,
         show_evaluated,
         show_extracted,
         show_plan,
@@ -48,7 +49,6 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
     sections |= dict.fromkeys(("lr", "epochs", "seed"), "head.")
     said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
     settings = read_config(config, said | dict(parse_change(text) for text in changes))
-    parts = Screen(quiet=screen.json or screen.quiet)
 
     def on_train_plan(plan: TrainPlan) -> None:
         show_train_plan(screen, plan)
@@ -58,11 +58,11 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
         listener = ExperimentListener(
             on_plan=lambda plan: show_plan(screen, plan),
             on_progress=on_progress,
-            on_extracted=lambda result: show_extracted(parts, result),
+            on_extracted=on_screen(screen, show_extracted),
             on_train_plan=on_train_plan,
             on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
-            on_trained=lambda result: show_trained(parts, result),
-            on_evaluated=lambda result: show_evaluated(parts, result),
+            on_trained=on_screen(screen, show_trained),
+            on_evaluated=on_screen(screen, show_evaluated),
         )
         result = run_experiment(settings, listener)
     if screen.json or screen.quiet:

@@ -1,12 +1,25 @@
 """How plans and results look: used by the commands and by `run` and `demo`."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pipeline.console import Screen, count, duration, percent, plain, size
 from pipeline.evaluation import EvaluateResult
 from pipeline.heads.minibatch import Epoch
 from pipeline.launch.extract import ExtractResult, Plan
 from pipeline.training import TrainPlan, TrainResult
+
+T = TypeVar("T")
+
+
+def on_screen(screen: Screen, show: Callable[[Screen, T], None]) -> Callable[[T], None]:
+    """Return `show` for parts of a larger result: with --json and -q only the whole is printed."""
+
+    def shown(part: T) -> None:
+        if not (screen.json or screen.quiet):
+            show(screen, part)
+
+    return shown
 
 
 def show_plan(screen: Screen, plan: Plan) -> None:
@@ -36,14 +49,14 @@ def show_plan(screen: Screen, plan: Plan) -> None:
     )
 
 
-def show_extracted(screen: Screen, result: ExtractResult, document: Any = None) -> None:  # noqa: ANN401
+def show_extracted(screen: Screen, result: ExtractResult) -> None:
     """Show what an extraction did."""
     splits = ", ".join(f"{name} {number:,}" for name, number in result.splits.items())
     work = f"computed {result.computed:,}, reused {result.reused:,}"
     if result.skipped:
         screen.warn(f"{count(result.skipped, 'image')} could not be used: see {result.path}/skipped.csv")
     screen.result(
-        document if document is not None else result.to_json(),
+        result.to_json(),
         f"[bold]cache {result.cache}[/bold]  {result.rows:,} rows x {result.dim:,} features ({splits}) · {work} "
         f"in {duration(result.seconds)}",
         brief=result.cache,
@@ -91,19 +104,19 @@ def show_epochs(screen: Screen, epochs: list[Epoch], shown: int = 10) -> None:
             screen.note(epoch_line(epoch))
 
 
-def show_trained(screen: Screen, result: TrainResult, document: Any = None) -> None:  # noqa: ANN401
+def show_trained(screen: Screen, result: TrainResult) -> None:
     """Show a trained run."""
     last = result.epochs[-1]
     val = "" if result.metrics is None else f" · val accuracy {_interval(result.metrics)}"
     screen.result(
-        document if document is not None else result.to_json(),
+        result.to_json(),
         f"[bold]run {result.run}[/bold]  train accuracy {percent(last.train_accuracy)}{val} · "
         f"in {duration(result.seconds)} · {plain(result.path)}",
         brief=result.run,
     )
 
 
-def show_evaluated(screen: Screen, result: EvaluateResult, document: Any = None) -> None:  # noqa: ANN401
+def show_evaluated(screen: Screen, result: EvaluateResult) -> None:
     """Show metrics, and the end-to-end comparison where there is one."""
     m = result.metrics
     lines = [
@@ -122,7 +135,7 @@ def show_evaluated(screen: Screen, result: EvaluateResult, document: Any = None)
             f"{percent(e.prediction_agreement)} · logits within {e.max_abs_logit_difference:.1e} · "
             f"{e.images_per_second:,.0f} img/s · {verdict}"
         )
-    screen.result(document if document is not None else result.to_json(), *lines, brief=f"{m['accuracy']:.4f}")
+    screen.result(result.to_json(), *lines, brief=f"{m['accuracy']:.4f}")
 
 
 def _interval(metrics: dict[str, Any]) -> str:

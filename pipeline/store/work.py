@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -176,7 +175,7 @@ class WorkFolder:
             reused,
             bad,
             stats,
-            {**facts, "host": socket.gethostname(), "created": datetime.now(UTC).isoformat(timespec="seconds")},
+            {**facts, "host": os.uname().nodename, "created": datetime.now(UTC).isoformat(timespec="seconds")},
         )
         for attempt in range(TRIES):
             make_folder(self.path / RECORDS)

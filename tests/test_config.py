@@ -1,0 +1,85 @@
+"""Experiment files: what is read, what wins, what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import parse_change, read_config
+from pipeline.errors import UsageError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+SMALL = '[extract]\nsource = "digits"\nbackbone = "resnet18"\n'
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "a.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid_and_begin_with_their_command(path):
+    read_config(path)
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith(f"# pipeline run configs/{path.name}")
+    assert all(line.startswith("# ") for line in lines[1:4])
+    assert lines[3].startswith("# Expect")
+
+
+def test_defaults_are_the_reference_recipe(file):
+    config = read_config(file(SMALL))
+    assert (config.head.optimizer, config.head.lr, config.head.epochs, config.head.batch_size) == ("adam", 1e-3, 5, 64)
+    assert config.evaluate.split == "test"
+
+
+def test_changes_win_over_the_file(file):
+    path = file(SMALL + "[head]\nlr = 0.5\n")
+    config = read_config(path, {"head.lr": 0.01, "extract.mean": [0.1, 0.2, 0.3], "device": "cpu"})
+    assert (config.head.lr, config.extract.mean, config.device) == (0.01, (0.1, 0.2, 0.3), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SMALL + "[head]\nlearning_rate = 1\n", "unknown key head.learning_rate"),
+        (SMALL + "[head]\nepoch = 1\n", "Did you mean 'epochs'"),
+        (SMALL + "[heads]\nlr = 1\n", "Did you mean 'head'"),
+        (SMALL + '[head]\nlr = "fast"\n', "head.lr = 'fast'"),
+        (SMALL + '[head]\noptimizer = "lion"\n', "head.optimizer"),
+        ("[extract]\nsource = 'digits'\n", "extract.backbone is missing"),
+        ("a = [", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_nearest(file, text, said):
+    with pytest.raises(UsageError) as error:
+        read_config(file(text))
+    assert said in error.value.message
+
+
+def test_all_problems_are_told_at_once(file):
+    with pytest.raises(UsageError) as error:
+        read_config(file("[extract]\nsorce = 'digits'\nbackbone = 3\n"))
+    for said in ("extract.source is missing", "extract.sorce", "extract.backbone"):
+        assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("head.lr=0.01", "head.lr", 0.01),
+        ("extract.source=./photos", "extract.source", "./photos"),
+        ("extract.mean=[0.5, 0.5, 0.5]", "extract.mean", [0.5, 0.5, 0.5]),
+        ("evaluate.end_to_end=true", "evaluate.end_to_end", True),
+    ],
+)
+def test_changes_are_toml_values_or_strings(text, key, value):
+    assert parse_change(text) == (key, value)
+
+
+def test_change_without_equals_sign():
+    with pytest.raises(UsageError, match="KEY=VALUE"):
+        parse_change("head.lr")
