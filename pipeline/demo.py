@@ -31,7 +31,7 @@ ARCHITECTURE, LAYER = "shufflenet_v2_x0_5", "fc"
 WEIGHTS = "shufflenet_v2_x0_5-cifar10.safetensors"
 IMAGE_SIZE, MEAN, STD = 64, 0.5, 0.5
 TEST_FRACTION = 0.2
-SETTINGS = HeadSettings(lr=3e-3, epochs=30)
+SETTINGS = HeadSettings(lr=1e-2, epochs=40)
 PARITY_EPOCHS = 5
 
 

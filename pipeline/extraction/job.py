@@ -71,6 +71,8 @@ class Job:
     restart: bool = False
     """Whether finished entries are left unused and replaced."""
     seconds: dict[str, float] = field(default_factory=lambda: {"loading": 0.0, "forward": 0.0, "writing": 0.0})
+    checked_versions: set[tuple[str, ...]] = field(default_factory=set)
+    """Versions of torch, torchvision and Pillow whose rows were compared with this installation's."""
     requested: dict[int, list[int]] = field(default_factory=dict)
     """Rows asked of the loader by shard number."""
 
@@ -114,18 +116,35 @@ class Job:
 
     @cached_property
     def loader(self) -> Loader:
-        """The loading processes."""
+        """The loading processes; images whose rows lie in the cache are hashed but not decoded."""
+        return self._start_loader(self.rows.digests)
+
+    @cached_property
+    def plain_loader(self) -> Loader:
+        """Loading processes that decode every image, for rows that could not be had from the cache after all."""
+        return self._start_loader(None)
+
+    def _start_loader(self, known: np.ndarray | None) -> Loader:
         return Loader(
             self.backbone.preprocess,
             batch_size=self.recipe.batch_size,
             workers=self.wishes.workers or auto_workers(),
-            known=self.rows.digests,
+            known=known,
             image_timeout=self.wishes.image_timeout,
         )
 
     def begin(self) -> None:
         """Pin the recipe, or take over the one another process has pinned since."""
         self.recipe = self.work.pin(self.space, self.recipe, {"source": self.source.spec})
+
+    def replace_with_new_rows(self) -> None:
+        """Use no row that lies in the cache, and replace a finished entry."""
+        self.restart = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Forget which rows lie in the cache, so that they are looked for anew."""
+        self.__dict__.pop("rows", None)
 
     def committed(self, number: int) -> tuple[Record, ShardRows] | None:
         """Return a shard that is done and up to date with the files as they are now, else None."""
@@ -178,8 +197,9 @@ class Job:
 
     def close(self) -> None:
         """Stop the loading processes, if they were started."""
-        if "loader" in self.__dict__:
-            self.loader.close()
+        for name in ("loader", "plain_loader"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
 
 
 def prepare(

@@ -8,8 +8,9 @@ import numpy as np
 
 from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError
+from pipeline.extraction.compat import trust_rows
 from pipeline.extraction.job import Job
-from pipeline.loading.loader import Batch
+from pipeline.loading.loader import Batch, Loader
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
 from pipeline.store.rows import ShardRef
@@ -67,8 +68,12 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
 
     asked = set(job.requested.pop(number))
     there = [row for row in range(span.start, span.stop) if row not in asked]
-    _take_known(job, shard, there, span.start, report)
-    _take_loaded(job, shard, len(asked), span.start, report)
+    lost = _take_known(job, shard, there, span.start, report)
+    if asked:
+        lost += _take_loaded(job, shard, job.loader, len(asked), span.start, report)
+    if lost:
+        job.plain_loader.request(lost, job.payload)
+        _take_loaded(job, shard, job.plain_loader, len(lost), span.start, report)
 
     for row, twin in shard.copies:
         shard.rows.features[row] = shard.rows.features[twin]
@@ -87,7 +92,7 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
         stale=before.sha256 if before else None,
     )
     job.seconds["writing"] += time.perf_counter() - written
-    reference = ShardRef(job.work.shard_path(record), record.sha256, record.size, job.recipe.to_json())
+    reference = ShardRef(job.work.shard_path(record), record.sha256, record.size, job.recipe.to_json(), versions())
     job.rows.add(reference, shard.rows.digests, shard.rows.status == USABLE)
     return record
 
@@ -116,43 +121,44 @@ def _empty_rows(job: Job, n: int) -> ShardRows:
     )
 
 
-def _take_known(job: Job, shard: _Shard, rows: list[int], first: int, report: OnRows) -> None:
-    """Copy rows whose image digests and features are known; nothing is opened but shards."""
+def _take_known(job: Job, shard: _Shard, rows: list[int], first: int, report: OnRows) -> list[int]:
+    """Copy rows whose image digests and features are known; nothing is opened but shards.
+
+    Returns the rows that could not be had: their shard turned out to be damaged, or not to be trusted.
+    """
     if not rows:
-        return
+        return []
     at = np.array(rows)
     shard.rows.digests[at - first] = job.digests[at]
     features = np.zeros((len(at), *job.space.row_shape), job.space.store_dtype)
-    had = job.rows.fetch(job.rows.find(job.digests[at]), features)
+    had = job.rows.fetch(trust_rows(job, at, job.rows.find(job.digests[at])), features)
     shard.rows.features[at[had] - first] = features[had]
     shard.reused += int(had.sum())
     report(0, int(had.sum()), 0)
-    lost = at[~had].tolist()
-    if lost:  # their shard turned out to be damaged
-        job.loader.request(lost, job.payload, decode_known=True)
-        _take_loaded(job, shard, len(lost), first, report)
+    return [int(row) for row in at[~had]]
 
 
-def _take_loaded(job: Job, shard: _Shard, count: int, first: int, report: OnRows) -> None:
-    """Take `count` requested images from the loader; compute those that no row is known for."""
+def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, first: int, report: OnRows) -> list[int]:
+    """Take `count` requested images from a loader; compute those that no row is known for.
+
+    Returns the rows that the loader knew and did not decode, but whose features could not be had.
+    """
     size = job.backbone.preprocess.crop
     assembly = _Assembly(np.zeros((job.recipe.batch_size, size, size, 3), np.uint8))
     lost: list[int] = []
     while count:
         waited = time.perf_counter()
-        batch = job.loader.next_batch()
+        batch = loader.next_batch()
         job.seconds["loading"] += time.perf_counter() - waited
         count -= len(batch.rows)
         wanted = _sort_out(job, shard, batch, first, lost, report)
         if wanted:
             _compute_batch(job, shard, batch, wanted, assembly, first, report)
-        job.loader.release(batch)
+        loader.release(batch)
     if assembly.rows:
         assembly.pixels[len(assembly.rows) :] = 0
         _forward(job, shard, assembly.pixels, list(enumerate(assembly.rows)), report)
-    if lost:
-        job.loader.request(lost, job.payload, decode_known=True)
-        _take_loaded(job, shard, len(lost), first, report)
+    return lost
 
 
 def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int], report: OnRows) -> list[int]:
@@ -163,7 +169,7 @@ def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int]
     _remember(job, shard, batch, rows, digests)
 
     features = np.zeros((len(rows), *job.space.row_shape), job.space.store_dtype)
-    had = job.rows.fetch(job.rows.find(digests), features)
+    had = job.rows.fetch(trust_rows(job, rows, job.rows.find(digests)), features)
     wanted = []
     for place, item in enumerate(batch.loaded):
         row = int(rows[place]) - first

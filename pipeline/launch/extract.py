@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.backbones.backbone import load_backbone
 from pipeline.errors import CacheError, UsageError
+from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job, Wishes, prepare
 from pipeline.extraction.publish import check_images, publish, whole_entry
 from pipeline.extraction.shard import extract_shard, request_shard
@@ -236,6 +237,9 @@ def _finished(job: Job) -> Entry | None:
             f"you ask for {job.wishes.engine}",
             "Drop --engine to use it, or pass --restart to make it again.",
         )
+    if entry is not None and not trust_entry(job, entry):
+        job.replace_with_new_rows()
+        return None
     return entry
 
 
@@ -281,7 +285,7 @@ def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) ->
         if entry is not None:
             return entry
         # Another process finished this entry and removed the folder, or a shard was damaged meanwhile.
-        del job.rows
+        job.look_again()
         _make_shards(job, on_progress)
     raise CacheError(
         f"shards under {job.work.path} vanish as fast as they are made", "Is something deleting the cache?"

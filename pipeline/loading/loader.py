@@ -62,7 +62,6 @@ class Batch:
 class _Pending:
     rows: list[int]
     payload: Callable[[int], Payload]
-    decode_known: bool
     slot: int = -1
     loaded: list[Loaded | None] = field(default_factory=list)
     missing: int = 0
@@ -157,15 +156,12 @@ class Loader:
     ) -> None:
         self.close()
 
-    def request(self, rows: Sequence[int], payload: Callable[[int], Payload], *, decode_known: bool = False) -> None:
-        """Ask for the images of `rows`; they come from `next_batch` after all that was asked for before.
-
-        With `decode_known` they are decoded even if their digests are among the known.
-        """
+    def request(self, rows: Sequence[int], payload: Callable[[int], Payload]) -> None:
+        """Ask for the images of `rows`; they come from `next_batch` after all that was asked for before."""
         with self._lock:
             for first in range(0, len(rows), self.batch_size):
                 part = list(rows[first : first + self.batch_size])
-                pending = _Pending(part, payload, decode_known, loaded=[None] * len(part), missing=len(part))
+                pending = _Pending(part, payload, loaded=[None] * len(part), missing=len(part))
                 self._ordered.append(pending)
                 self._waiting.append(pending)
         self._wake()
@@ -249,12 +245,7 @@ class Loader:
                 arrays.append(np.ascontiguousarray(payload.array, np.uint8))
             else:
                 items.append({"path": payload.path})
-        message = {
-            "slot": task.batch.slot,
-            "places": task.places,
-            "items": items,
-            "decode_known": task.batch.decode_known,
-        }
+        message = {"slot": task.batch.slot, "places": task.places, "items": items}
         worker.task, worker.moved = task, time.monotonic()
         try:
             worker.process.tasks.send_bytes(json.dumps(message).encode())

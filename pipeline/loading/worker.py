@@ -45,7 +45,7 @@ def main() -> None:
         results = []
         for place, item in zip(task["places"], task["items"], strict=True):
             array = tasks.recv_bytes() if "shape" in item else None
-            results.append(state.serve(task["slot"], place, item, array, task["decode_known"]))
+            results.append(state.serve(task["slot"], place, item, array))
             state.progress[setup["number"]] += 1
         answers.send_bytes(json.dumps(results).encode())
 
@@ -79,7 +79,7 @@ class _State:
         known = SharedMemory.attach(setup["known_fd"], 32 * setup["known"])
         self.known = known.array((setup["known"],), "S32")
 
-    def serve(self, slot: int, place: int, item: dict[str, Any], array: bytes | None, decode_known: bool) -> list[Any]:
+    def serve(self, slot: int, place: int, item: dict[str, Any], array: bytes | None) -> list[Any]:
         """Return [outcome, digest or None, facts or None, time of reading, reason]."""
         read_ns = time.time_ns()
         digest, facts = None, None
@@ -87,13 +87,13 @@ class _State:
             if array is not None:
                 pixels = np.frombuffer(array, np.uint8).reshape(item["shape"])
                 digest = array_digest(pixels)
-                if decode_known or not self._is_known(digest):
+                if not self._is_known(digest):
                     self.pixels[slot, place] = self.preprocess.pixels(from_array(pixels))
                     return [OK, digest.hex(), None, read_ns, ""]
             else:
                 encoded = read_file(item["path"])
                 digest, facts = encoded.digest, encoded.facts
-                if decode_known or not self._is_known(digest):
+                if not self._is_known(digest):
                     self.pixels[slot, place] = self.preprocess.pixels(decode(encoded.data))
                     return [OK, digest.hex(), facts, read_ns, ""]
             return [KNOWN, digest.hex(), facts, read_ns, ""]

@@ -30,6 +30,8 @@ class ShardRef:
     sha256: str
     size: int
     recipe: dict[str, Any]
+    versions: dict[str, str]
+    """Of the packages that computed it."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,16 @@ class RowIndex:
         for number in np.unique(places[:, 0][places[:, 0] >= 0]):
             rows = self._read(int(number))
             if rows is None:
-                self._forget(int(number))
+                self.forget([int(number)])
                 continue
             here = places[:, 0] == number
             out[here] = rows.features[places[here, 1]]
             had |= here
         return had
 
-    def _forget(self, number: int) -> None:
-        kept = [(segment, segment.places[:, 0] != number) for segment in self._segments]
+    def forget(self, numbers: list[int]) -> None:
+        """Leave out the rows of some shards from now on."""
+        kept = [(segment, ~np.isin(segment.places[:, 0], numbers)) for segment in self._segments]
         self._segments = [
             _Segment(segment.keys[keep], segment.digests[keep], segment.places[keep]) for segment, keep in kept
         ]
@@ -156,7 +159,9 @@ def _entry_shards(entry: Entry) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarr
         logger.warning("%s", error.message)
     first = 0
     for number, shard in enumerate(entry.shards):
-        ref = ShardRef(entry.shard_path(number), shard["sha256"], shard["bytes"], shard["recipe"])
+        ref = ShardRef(
+            entry.shard_path(number), shard["sha256"], shard["bytes"], shard["recipe"], shard["facts"]["versions"]
+        )
         span = slice(first, first + shard["rows"])
         first = span.stop
         if samples is not None:
@@ -179,7 +184,7 @@ def _work_shards(
         except CacheError as error:
             logger.warning("%s; its rows are computed again", error.message)
             continue
-        ref = ShardRef(work.shard_path(record), record.sha256, record.size, body["recipe"])
+        ref = ShardRef(work.shard_path(record), record.sha256, record.size, body["recipe"], record.facts["versions"])
         yield ref, rows.digests, rows.status == USABLE
 
 
