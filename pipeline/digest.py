@@ -57,10 +57,13 @@ def sha256_file(path: Path) -> str:
 
 def seal(body: dict[str, Any]) -> dict[str, Any]:
     """Return `body` with a `sha256` field over all its other fields."""
-    return {**body, "sha256": sha256_json(body)}
+    rest = {key: value for key, value in body.items() if key != "sha256"}
+    return {**rest, "sha256": sha256_json(rest)}
 
 
 def is_sealed(document: dict[str, Any]) -> bool:
     """Tell whether `document` carries the `sha256` of all its other fields."""
-    body = {key: value for key, value in document.items() if key != "sha256"}
-    return document.get("sha256") == sha256_json(body)
+    try:
+        return bool(document.get("sha256") == seal(document)["sha256"])
+    except (TypeError, RecursionError):  # NaN, infinity, nesting without end: nothing that was ever sealed
+        return False

@@ -1,7 +1,6 @@
 """Runs: one folder each under `runs/`, whole or absent, numbered in order. Imports neither torch nor scikit-learn."""
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.digest import is_sealed, seal
-from pipeline.errors import DataError, UsageError
-from pipeline.store.commit import make_folder, replace_file, sync_folder, write_new
+from pipeline.digest import seal
+from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.store.commit import make_folder, read_json, sync_folder, write_json, write_new
 
 RUN, FORMAT, FORMAT_VERSION = "run.json", "pipeline-run", 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -50,7 +49,7 @@ def save_run(root: Path, name: str, body: dict[str, Any], files: Mapping[str, by
     try:
         for file, data in files.items():
             write_new(folder / file, data)
-        write_new(folder / RUN, json.dumps(seal(body), indent=1, allow_nan=False).encode() + b"\n")
+        write_json(folder / RUN, body, replace=False)
         sync_folder(folder)
         goal = _take_number(root, name, folder)
         sync_folder(root)
@@ -60,30 +59,46 @@ def save_run(root: Path, name: str, body: dict[str, Any], files: Mapping[str, by
 
 
 def _take_number(root: Path, name: str, folder: Path) -> Path:
-    """Rename a finished folder to the next free number, trying again if another process takes it first."""
+    """Rename a finished folder to the next free number, whatever other processes do.
+
+    The number itself is taken by a hidden folder, since runs with different names would not collide.
+    """
+    number = max((_number(path.name.removeprefix(".number-")) for path in root.iterdir()), default=0)
     while True:
-        goal = root / _next_id(root, name)
+        number += 1
         try:
-            os.rename(folder, goal)  # a folder with files in it is never replaced
-        except OSError:
-            if not goal.exists():
-                raise
-        else:
+            (root / f".number-{number:04d}").mkdir()
+        except FileExistsError:
+            continue
+        try:
+            # It may have been taken, used and given back since the folder was listed.
+            if any(_number(path.name) == number for path in root.iterdir()):
+                continue
+            goal = root / (f"{number:04d}" + (f"-{name}" if name else ""))
+            os.rename(folder, goal)
             return goal
-
-
-def _next_id(root: Path, name: str) -> str:
-    numbers = [int(match[0]) for path in root.iterdir() if (match := re.match(r"\d+", path.name))]
-    return f"{max(numbers, default=0) + 1:04d}" + (f"-{name}" if name else "")
+        finally:
+            (root / f".number-{number:04d}").rmdir()
 
 
 def list_runs(root: Path) -> list[Run]:
     """Return the readable runs under `root` in order."""
     found = []
-    for path in sorted(root.glob(f"*/{RUN}")):
+    for folder in _run_folders(root):
         with contextlib.suppress(DataError):
-            found.append(open_run(path.parent))
+            found.append(open_run(folder))
     return found
+
+
+def _run_folders(root: Path) -> list[Path]:
+    """Return run folders by number; half-made ones are hidden."""
+    folders = [path.parent for path in root.glob(f"*/{RUN}") if not path.parent.name.startswith(".")]
+    return sorted(folders, key=lambda folder: (_number(folder.name), folder.name))
+
+
+def _number(name: str) -> int:
+    match = re.match(r"\d+", name)
+    return int(match[0]) if match else 0
 
 
 def open_run(path: Path) -> Run:
@@ -93,11 +108,13 @@ def open_run(path: Path) -> Run:
         DataError: if its description is missing or damaged.
     """
     try:
-        body = json.loads((path / RUN).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path / RUN} cannot be read: {error}") from error
-    if not isinstance(body, dict) or not is_sealed(body):
-        raise DataError(f"{path / RUN} is damaged: its content does not match its own SHA-256")
+        body = read_json(path / RUN)
+    except FileNotFoundError:
+        raise DataError(f"no run at {path}: it has no {RUN}", "`pipeline runs` lists all.") from None
+    except CacheError as error:
+        raise DataError(error.message, "Train the head again; a run's other files may still be whole.") from error
+    if (body.get("format"), body.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        raise DataError(f"{path / RUN} is of version {body.get('format_version')!r}, expected {FORMAT_VERSION}")
     return Run(path, body)
 
 
@@ -107,9 +124,10 @@ def find_run(root: Path, name: str) -> Run:
     Raises:
         DataError: if none or several fit.
     """
-    if (Path(name) / RUN).is_file():
-        return open_run(Path(name))
-    folders = sorted(path.parent for path in root.glob(f"*/{RUN}"))
+    with contextlib.suppress(OSError):  # a name too long for a file is no path
+        if (Path(name) / RUN).is_file():
+            return open_run(Path(name))
+    folders = _run_folders(root)
     if name == "latest" and folders:
         return open_run(folders[-1])
     fitting = [folder for folder in folders if name and folder.name.startswith(name)]
@@ -126,16 +144,13 @@ def find_run(root: Path, name: str) -> Run:
 
 def record_evaluation(run: Run, name: str, result: Mapping[str, Any]) -> None:
     """Keep an evaluation in the run's folder as `evaluation-<name>.json`; the newest of a name stays."""
-    data = json.dumps(seal(dict(result)), indent=1, allow_nan=False).encode() + b"\n"
-    replace_file(run.path / f"evaluation-{name}.json", data)
+    write_json(run.path / f"evaluation-{name}.json", dict(result), replace=True)
 
 
 def read_evaluations(run: Run) -> dict[str, dict[str, Any]]:
     """Return the evaluations kept in a run's folder by name."""
     found = {}
     for path in sorted(run.path.glob("evaluation-*.json")):
-        with contextlib.suppress(OSError, ValueError):
-            body = json.loads(path.read_bytes())
-            if is_sealed(body):
-                found[path.stem.removeprefix("evaluation-")] = body
+        with contextlib.suppress(CacheError, FileNotFoundError):
+            found[path.stem.removeprefix("evaluation-")] = read_json(path)
     return found

@@ -10,9 +10,9 @@ import click
 from pipeline.cli.options import cache_dir_option, global_options
 from pipeline.console import Screen, count, plain, size
 from pipeline.errors import CacheError, UsageError
-from pipeline.store.catalog import find_entry, list_entries
+from pipeline.store.catalog import entry_folders, find_entry, list_entries
 from pipeline.store.commit import temporary_name
-from pipeline.store.entry import Entry
+from pipeline.store.entry import Entry, open_entry
 from pipeline.store.verify import find_damage
 from pipeline.store.work import list_work
 
@@ -140,7 +140,7 @@ def info_command(screen: Screen, cache: str, cache_dir: Path) -> None:
 @click.pass_obj
 def verify_command(screen: Screen, caches: tuple[str, ...], cache_dir: Path) -> None:
     """Check every byte of entries (all without CACHE) against their manifests; name what is damaged."""
-    entries = [find_entry(cache_dir, cache) for cache in caches] or list(list_entries(cache_dir))
+    entries = [find_entry(cache_dir, cache) for cache in caches] or [open_entry(f) for f in entry_folders(cache_dir)]
     damage = {entry.id: find_damage(entry) for entry in entries}
     documents = [
         {"cache": name, "damaged": [{"path": str(item.path), "reason": item.reason} for item in found]}

@@ -43,4 +43,6 @@ def command(screen: Screen, /, run: str, end_to_end: bool, **options: Any) -> No
         result = evaluate(run, **options)
     show_evaluated(screen, result)
     if not end_to_end:
-        screen.next_step(f"pipeline evaluate {result.run} --end-to-end")
+        runs_dir = options["runs_dir"]
+        where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+        screen.next_step(f"pipeline evaluate {result.run}{where} --end-to-end")

@@ -1,5 +1,6 @@
 """What lies under a cache root, and which entry a user means. Imports neither torch nor scikit-learn."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,17 @@ from pipeline.store.entry import MANIFEST, Entry, open_entry
 PLANS, QUARANTINE = "plans", "quarantine"
 
 
+def entry_folders(root: Path) -> list[Path]:
+    """Return the folders under `root` that have a manifest, sorted; half-made and half-removed ones are hidden."""
+    return sorted(path.parent for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+
+
 def list_entries(root: Path) -> Iterator[Entry]:
     """Yield the readable entries under `root`, oldest first."""
     found = []
-    for path in root.glob(f"*/{MANIFEST}"):
+    for folder in entry_folders(root):
         try:
-            found.append((path.stat().st_mtime_ns, open_entry(path.parent)))
+            found.append(((folder / MANIFEST).stat().st_mtime_ns, open_entry(folder)))
         except (CacheError, FileNotFoundError):
             continue
     yield from (entry for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].id)))
@@ -27,9 +33,10 @@ def find_entry(root: Path, name: str) -> Entry:
         CacheError: if none or several fit.
     """
     path = Path(name)
-    if (path / MANIFEST).is_file():
-        return open_entry(path)
-    folders = [manifest.parent for manifest in root.glob(f"*/{MANIFEST}")]
+    with contextlib.suppress(OSError):  # a name too long for a file is no path
+        if (path / MANIFEST).is_file():
+            return open_entry(path)
+    folders = entry_folders(root)
     if name == "latest":
         entries = list(list_entries(root))
         if entries:
@@ -37,11 +44,12 @@ def find_entry(root: Path, name: str) -> Entry:
         raise CacheError(f"no cache entry under {root} yet", "Make one: pipeline extract SOURCE --backbone NAME")
     if not name:
         raise UsageError("an empty string names no cache entry")
-    fitting = sorted(folder for folder in folders if folder.name.startswith(name.lower()))
+    exact = [folder for folder in folders if folder.name == name.lower()]
+    fitting = exact or [folder for folder in folders if folder.name.startswith(name.lower())]
     if len(fitting) == 1:
         return open_entry(fitting[0])
     if fitting:
         names = ", ".join(folder.name for folder in fitting)
         raise CacheError(f"cache entry {name!r} is not unique under {root}: {names}", "Give more digits of its id.")
-    there = ", ".join(sorted(folder.name for folder in folders)[:5]) or "nothing"
+    there = ", ".join(folder.name for folder in folders[:5]) or "nothing"
     raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", "`pipeline cache ls` lists all.")

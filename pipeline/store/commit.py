@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from pipeline.digest import canonical_json, is_sealed, seal
+from pipeline.digest import is_sealed, seal
 from pipeline.errors import CacheError
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
@@ -25,19 +25,24 @@ MAX_JSON_BYTES = 256 << 20
 def make_folder(path: Path) -> None:
     """Create `path` and its missing parents, and make their names durable."""
     missing = []
+    goal = path
     while not path.exists():
         missing.append(path)
         path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+    with _disk_errors(goal, 0):
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where the file system knows how."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems sync names at once and refuse the call
+            raise
     finally:
         os.close(descriptor)
 
@@ -106,9 +111,7 @@ def publish_link(source: Path, path: Path) -> bool:
                 return False
             # Without links no call both refuses an existing name and publishes whole bytes; names in the
             # cache are decided by content, so a race replaces a file by an equal one.
-            temporary = temporary_name(path)
-            write_new(temporary, source.read_bytes())
-            os.replace(temporary, path)
+            replace_file(path, source.read_bytes())
         sync_folder(path.parent)
     return True
 
@@ -139,16 +142,18 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CacheError(f"{path} cannot be read: {error}") from error
     # The seal covers the values; comparing the text with its own spelling covers every byte of the file.
     if not isinstance(document, dict) or not _same_text(document, data):
-        raise CacheError(f"{path} is damaged: its content does not match its own SHA-256")
+        raise CacheError(
+            f"{path} is damaged: its content does not match its own SHA-256",
+            "Run the `pipeline extract` that made it again; a damaged plan under plans/ can be deleted.",
+        )
     return document
 
 
 def _same_text(document: dict[str, Any], data: bytes) -> bool:
     try:
-        canonical_json(document)
-    except (TypeError, ValueError):
+        return is_sealed(document) and json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n" == data
+    except RecursionError:
         return False
-    return is_sealed(document) and json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n" == data
 
 
 class _disk_errors:

@@ -57,21 +57,30 @@ class SampleTable:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "SampleTable":
-        """Read what `to_bytes` returned; `data` must have been verified."""
-        with h5py.File.in_memory(data) as file:
-            return cls(
-                [id_text(value) for value in file["id"][:].tolist()],
-                file["image_sha256"][:],
-                file["label"][:],
-                file["split"][:],
-                file["status"][:],
-            )
+        """Read what `to_bytes` returned; `data` must have been verified.
+
+        Raises:
+            CacheError: if it is no such table.
+        """
+        try:
+            with h5py.File.in_memory(data) as file:
+                return cls(
+                    [id_text(value) for value in file["id"][:].tolist()],
+                    file["image_sha256"][:],
+                    file["label"][:],
+                    file["split"][:],
+                    file["status"][:],
+                )
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise CacheError(f"not a sample table: {error}", REPAIR) from error
 
 
 def skipped_csv(ids: list[str], reasons: dict[int, str]) -> bytes:
     """Return the ledger of unusable images: `id,reason`, one line each."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    # The csv module leaves a lone carriage return unquoted, which readers take for the end of a line.
+    odd = any("\r" in ids[row] for row in reasons)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
     writer.writerow(["id", "reason"])
     writer.writerows([ids[row], reasons[row]] for row in sorted(reasons))
     return text.getvalue().encode("utf-8", "surrogateescape")
@@ -140,13 +149,7 @@ class Entry:
     def read_samples(self) -> SampleTable:
         """Return the sample table, verified against the manifest and the entry's id."""
         path = self.path / SAMPLES
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise CacheError(f"{path} is missing", REPAIR) from None
-        if sha256_bytes(data) != self.manifest["samples"]["sha256"]:
-            raise CacheError(f"{path} is damaged: its bytes do not have the SHA-256 in {MANIFEST}", REPAIR)
-        table = SampleTable.from_bytes(data)
+        table = SampleTable.from_bytes(self._verified(SAMPLES, self.manifest["samples"]["sha256"]))
         found = entry_id(self.space, self.classes, table.ids, table.digests, table.labels, table.splits)
         if found != self.manifest["id"]:
             raise CacheError(f"{path} does not belong to entry {self.id}", REPAIR)
@@ -154,8 +157,21 @@ class Entry:
 
     def skipped(self) -> list[dict[str, str]]:
         """Return the ledger of unusable images as dicts of `id` and `reason`."""
-        text = (self.path / SKIPPED).read_text("utf-8", "surrogateescape")
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        data = self._verified(SKIPPED, self.manifest["skipped"]["sha256"])
+        return list(csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
+
+    def _verified(self, name: str, sha256: str) -> bytes:
+        """Return the bytes of one of the entry's small files, verified."""
+        path = self.path / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise CacheError(f"{path} is missing", REPAIR) from None
+        except OSError as error:
+            raise CacheError(f"{path} cannot be read: {error.strerror}", REPAIR) from error
+        if sha256_bytes(data) != sha256:
+            raise CacheError(f"{path} is damaged: its bytes do not have the SHA-256 in {MANIFEST}", REPAIR)
+        return data
 
 
 def open_entry(path: Path) -> Entry:
@@ -166,7 +182,7 @@ def open_entry(path: Path) -> Entry:
     """
     try:
         manifest = read_json(path / MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise CacheError(
             f"no cache entry at {path}: it has no {MANIFEST}", "`pipeline cache ls` shows what there is."
         ) from None

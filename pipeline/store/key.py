@@ -56,12 +56,7 @@ class FeatureSpace:
         Raises:
             CacheError: if a field is missing or unknown, so that a newer format is refused, not half read.
         """
-        names = {field.name for field in fields(cls)}
-        if set(value) != names:
-            raise CacheError(
-                f"feature space with fields {sorted(value)}, expected {sorted(names)}",
-                "It was written by another version of this package: extract again.",
-            )
+        _check_fields(cls, value, "feature space")
         return cls(**{**value, "row_shape": tuple(value["row_shape"])})
 
     @cached_property
@@ -93,8 +88,27 @@ class Recipe:
     """Rows a shard."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields."""
+        """Return plain JSON fields; `from_json` is the way back."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Build from `to_json`'s fields.
+
+        Raises:
+            CacheError: if a field is missing or unknown.
+        """
+        _check_fields(cls, value, "recipe")
+        return cls(**value)
+
+
+def _check_fields(kind: type[FeatureSpace] | type[Recipe], value: dict[str, Any], what: str) -> None:
+    names = {field.name for field in fields(kind)}
+    if set(value) != names:
+        raise CacheError(
+            f"{what} with fields {sorted(value)}, expected {sorted(names)}",
+            "It was written by another version of this package: extract again.",
+        )
 
 
 def shard_rows_for(row_bytes: int, batch_size: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.digest import sha256_json
 from pipeline.errors import CacheError
 from pipeline.store.catalog import list_entries
 from pipeline.store.entry import Entry, usable
@@ -139,7 +140,7 @@ def index_rows(root: Path, space: FeatureSpace, *, recipe: Recipe, engine_only: 
         if entry.manifest["space_sha256"] == space.sha256:
             found.extend(_entry_shards(entry))
     for body in list_work(root):
-        if body["space"] == space.to_json():
+        if sha256_json(body["space"]) == space.sha256:
             found.extend(_work_shards(WorkFolder(root, body["plan"]), body, space))
 
     wanted = recipe.to_json()
@@ -160,7 +161,11 @@ def _entry_shards(entry: Entry) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarr
     first = 0
     for number, shard in enumerate(entry.shards):
         ref = ShardRef(
-            entry.shard_path(number), shard["sha256"], shard["bytes"], shard["recipe"], shard["facts"]["versions"]
+            entry.shard_path(number),
+            shard["sha256"],
+            shard["bytes"],
+            shard["recipe"],
+            shard["facts"].get("versions", {}),
         )
         span = slice(first, first + shard["rows"])
         first = span.stop
@@ -184,7 +189,9 @@ def _work_shards(
         except CacheError as error:
             logger.warning("%s; its rows are computed again", error.message)
             continue
-        ref = ShardRef(work.shard_path(record), record.sha256, record.size, body["recipe"], record.facts["versions"])
+        ref = ShardRef(
+            work.shard_path(record), record.sha256, record.size, body["recipe"], record.facts.get("versions", {})
+        )
         yield ref, rows.digests, rows.status == USABLE
 
 

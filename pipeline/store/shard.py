@@ -107,7 +107,18 @@ def _read_exactly(path: Path, size: int) -> memoryview:
 
 
 def parse_shard(data: bytes | memoryview, space: FeatureSpace, where: str) -> ShardRows:
-    """Take a shard's bytes, already verified, apart; check every name, type, shape and place first."""
+    """Take a shard's bytes, already verified, apart; check every name, type, shape and place first.
+
+    Raises:
+        CacheError: naming `where`, if they are anything but a shard of `space`.
+    """
+    try:
+        return _parse(data, space, where)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise CacheError(f"{where} is not a shard: {error}", REPAIR) from error
+
+
+def _parse(data: bytes | memoryview, space: FeatureSpace, where: str) -> ShardRows:
     with h5py.File.in_memory(data) as file:
         attributes = {name: _plain(file.attrs[name]) for name in file.attrs}
         if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
@@ -119,6 +130,9 @@ def parse_shard(data: bytes | memoryview, space: FeatureSpace, where: str) -> Sh
             raise CacheError(f"{where} holds features of another space than its entry says")
         if sorted(file) != ["features", "image_sha256", "status"]:
             raise CacheError(f"{where} holds {sorted(file)}, expected features, image_sha256, status")
+        for name in file:  # before any of them is opened: opening a link can open another file
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise CacheError(f"{where}: {name} is a link to somewhere else")
         n = file["status"].shape[0] if isinstance(file["status"], h5py.Dataset) else -1
         wanted = {
             "features": ((n, *space.row_shape), np.dtype(space.store_dtype).newbyteorder("<")),
@@ -139,7 +153,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an attribute holds
 
 def _place(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, size: int, where: str) -> int:
     """Return where a dataset's bytes start in the file; refuse all but plain contiguous data inside it."""
-    dataset = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.shape != shape or dataset.dtype != dtype:
         raise CacheError(f"{where}: {name} is not a dataset {shape} {dtype}")
     creation = dataset.id.get_create_plist()

@@ -1,5 +1,6 @@
 """Full checks of an entry, and setting damaged files aside."""
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def set_aside(root: Path, path: Path) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     name = "-".join(path.relative_to(root).parts) if path.is_relative_to(root) else path.name
     goal = root / QUARANTINE / f"{stamp}-{name}"
-    os.rename(path, goal)
+    with contextlib.suppress(FileNotFoundError):  # another process was quicker
+        os.rename(path, goal)
     sync_folder(path.parent)
     sync_folder(goal.parent)
     return goal

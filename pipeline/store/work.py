@@ -10,11 +10,11 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from pipeline.store.shard import ShardRows, read_shard, shard_bytes
 from pipeline.store.statindex import ROW
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PLAN, RECORDS, SHARDS = "plan.json", "records", "shards"
 PLAN_FORMAT, RECORD_FORMAT, FORMAT_VERSION = "pipeline-plan", "pipeline-record", 1
@@ -76,7 +78,13 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Record":
-        """Build from `to_json`'s fields, which were verified by the document's seal."""
+        """Build from `to_json`'s fields, which were verified by the document's seal.
+
+        Raises:
+            CacheError: if they are of another format version.
+        """
+        if (value.get("format"), value.get("format_version")) != (RECORD_FORMAT, FORMAT_VERSION):
+            raise CacheError(f"a commit record of version {value.get('format_version')!r}, expected {FORMAT_VERSION}")
         return cls(
             value["shard"],
             value["shard_sha256"],
@@ -103,14 +111,19 @@ class WorkFolder:
             body = read_json(self.path / PLAN)
         except FileNotFoundError:
             return None
-        if body["plan"] != self.plan or body["format"] != PLAN_FORMAT:
-            raise CacheError(f"{self.path} belongs to another extraction", f"Delete it: rm -r '{self.path}'")
-        return Recipe(**body["recipe"])
+        if (body.get("format"), body.get("format_version"), body.get("plan")) != (
+            PLAN_FORMAT,
+            FORMAT_VERSION,
+            self.plan,
+        ):
+            raise CacheError(
+                f"{self.path} belongs to another extraction or another version of this package",
+                f"Delete it: rm -r '{self.path}'",
+            )
+        return Recipe.from_json(body["recipe"])
 
     def pin(self, space: FeatureSpace, recipe: Recipe, about: dict[str, Any]) -> Recipe:
         """Start work with `recipe`, or join work already started. Return the recipe that holds."""
-        make_folder(self.path / RECORDS)
-        make_folder(self.path / SHARDS)
         body = {
             "format": PLAN_FORMAT,
             "format_version": FORMAT_VERSION,
@@ -119,7 +132,7 @@ class WorkFolder:
             "space": space.to_json(),
             "about": about,
         }
-        write_json(self.path / PLAN, body, replace=False)
+        self._publishing(lambda: write_json(self.path / PLAN, body, replace=False))
         return self.pinned() or recipe
 
     def record(self, number: int) -> Record | None:
@@ -135,7 +148,8 @@ class WorkFolder:
 
     def records(self) -> list[Record]:
         """Return the commit records of all shards that are done, in order."""
-        numbers = sorted(int(path.stem) for path in (self.path / RECORDS).glob("[0-9]*.json"))
+        names = (path.stem for path in (self.path / RECORDS).glob("*.json"))
+        numbers = sorted(int(name) for name in names if name.isdigit())
         return [record for record in map(self.record, numbers) if record is not None]
 
     def read_shard(self, record: Record, space: FeatureSpace) -> ShardRows:
@@ -177,16 +191,21 @@ class WorkFolder:
             stats,
             {**facts, "host": os.uname().nodename, "created": datetime.now(UTC).isoformat(timespec="seconds")},
         )
-        for attempt in range(TRIES):
+
+        def publish() -> Record:
+            self._publish_bytes(data, record.sha256, equal)
+            return self._publish_record(record, stale)
+
+        return self._publishing(publish)
+
+    def _publishing(self, publish: Callable[[], T]) -> T:
+        """Call `publish` with the folders in place, again if another process removes them under it."""
+        for _ in range(TRIES - 1):
             make_folder(self.path / RECORDS)
             make_folder(self.path / SHARDS)
-            try:
-                self._publish_bytes(data, record.sha256, equal)
-                return self._publish_record(record, stale)
-            except FileNotFoundError:
-                if attempt == TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+            with contextlib.suppress(FileNotFoundError):
+                return publish()
+        return publish()
 
     def _publish_bytes(self, data: bytes, sha256: str, equal: Mapping[str, Path]) -> None:
         path = self.path / SHARDS / f"{sha256}.h5"
@@ -235,9 +254,9 @@ def _holds(path: Path, data: bytes) -> bool:
 def list_work(root: Path) -> list[dict[str, Any]]:
     """Return what is in progress under `root`: the plan's fields with `path` and `done` shards."""
     found = []
-    for path in sorted(root.glob(f"plans/*/{PLAN}")):
+    for path in sorted(root.glob(f"plans/[!.]*/{PLAN}")):
         with contextlib.suppress(CacheError, FileNotFoundError):
             body = read_json(path)
-            done = sum(1 for _ in (path.parent / RECORDS).glob("[0-9]*.json"))
+            done = sum(path.stem.isdigit() for path in (path.parent / RECORDS).glob("*.json"))
             found.append({**body, "path": path.parent, "done": done})
     return found

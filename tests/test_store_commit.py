@@ -1,0 +1,327 @@
+"""Files are whole or absent, whatever the disk answers; sealed JSON shows every changed byte."""
+
+import errno
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from pipeline.digest import seal
+from pipeline.errors import CacheError
+from pipeline.store import commit
+from pipeline.store.commit import (
+    make_folder,
+    publish_file,
+    publish_link,
+    read_json,
+    replace_file,
+    temporary_name,
+    write_json,
+    write_new,
+)
+
+BODY = {"name": "tiny", "rows": 12, "score": 12.3456, "list": [1, 2, None], "on": True, "nested": {"é": "\udcff"}}
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def failing(code: int, calls: list | None = None):
+    def fail(*arguments, **options):
+        if calls is not None:
+            calls.append(arguments)
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path):
+    make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_write_new_writes_a_read_only_file_of_all_bytes(tmp_path):
+    data = np.random.default_rng(0).bytes(10_000)
+    write_new(tmp_path / "file", memoryview(data))
+    assert (tmp_path / "file").read_bytes() == data
+    assert (tmp_path / "file").stat().st_mode & 0o222 == 0
+
+
+def test_write_new_refuses_a_name_that_exists_and_keeps_its_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_short_writes_are_continued(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    write_new(tmp_path / "file", bytes(range(100)))
+    assert (tmp_path / "file").read_bytes() == bytes(range(100))
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("put", [replace_file, publish_file, write_new])
+def test_a_failing_disk_leaves_nothing_behind(tmp_path, monkeypatch, put, call):
+    monkeypatch.setattr(os, call, failing(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        put(tmp_path / "file", b"data")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("put", [replace_file, publish_file])
+def test_a_full_disk_is_said_with_its_bytes_and_leaves_nothing_behind(tmp_path, monkeypatch, put, code):
+    (tmp_path / "kept").write_bytes(b"before")
+    write, written = os.write, []
+
+    def fill(descriptor, data):
+        if written:
+            raise OSError(code, os.strerror(code))
+        written.append(write(descriptor, data[:100]))
+        return written[0]
+
+    monkeypatch.setattr(os, "write", fill)
+    with pytest.raises(CacheError, match=r"disk is full: 1,234 bytes more .*file") as caught:
+        put(tmp_path / "file", bytes(1234))
+    assert "kept" in caught.value.hint
+    assert written == [100]
+    assert names(tmp_path) == ["kept"]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "open", failing(code))
+    with pytest.raises(CacheError, match="cannot write") as caught:
+        publish_file(tmp_path / "file", b"data")
+    assert "--cache-dir" in caught.value.hint
+
+
+def test_temporary_names_lie_beside_the_goal_and_differ(tmp_path):
+    one, two = temporary_name(tmp_path / "file"), temporary_name(tmp_path / "file")
+    assert one.parent == two.parent == tmp_path
+    assert one != two
+    assert one.name.startswith(".tmp-")
+
+
+def test_replace_file_replaces_a_read_only_file(tmp_path):
+    replace_file(tmp_path / "file", b"one")
+    replace_file(tmp_path / "file", b"two")
+    assert (tmp_path / "file").read_bytes() == b"two"
+    assert names(tmp_path) == ["file"]
+
+
+def test_replace_file_that_fails_keeps_the_old_bytes(tmp_path, monkeypatch):
+    replace_file(tmp_path / "file", b"one")
+    monkeypatch.setattr(os, "replace", failing(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        replace_file(tmp_path / "file", b"two")
+    assert (tmp_path / "file").read_bytes() == b"one"
+    assert names(tmp_path) == ["file"]
+
+
+def test_publish_file_takes_a_free_name_once(tmp_path):
+    assert publish_file(tmp_path / "file", b"one") is True
+    assert publish_file(tmp_path / "file", b"two") is False
+    assert (tmp_path / "file").read_bytes() == b"one"
+    assert names(tmp_path) == ["file"]
+
+
+def test_of_many_writers_exactly_one_wins_and_its_bytes_are_whole(tmp_path):
+    barrier, won = threading.Barrier(8), []
+
+    def write(number: int) -> None:
+        barrier.wait()
+        if publish_file(tmp_path / "file", bytes([number]) * 5000):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert (tmp_path / "file").read_bytes() == bytes(won) * 5000
+    assert names(tmp_path) == ["file"]
+
+
+def test_publish_syncs_the_file_before_it_has_its_name_and_the_folder_after(tmp_path, monkeypatch):
+    events = []
+    fsync, link = os.fsync, os.link
+
+    def note_fsync(descriptor):
+        folder = os.path.isdir(f"/proc/self/fd/{descriptor}") if os.path.isdir("/proc/self/fd") else None
+        events.append(("sync", folder))
+        fsync(descriptor)
+
+    def note_link(*arguments, **options):
+        events.append(("link", None))
+        link(*arguments, **options)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "link", note_link)
+    publish_file(tmp_path / "file", b"data")
+    assert [event for event, _ in events] == ["sync", "link", "sync"]
+    assert events[0][1] in (False, None)
+    assert events[2][1] in (True, None)
+
+
+def test_publish_link_shares_the_bytes(tmp_path):
+    write_new(tmp_path / "twin", b"data")
+    assert publish_link(tmp_path / "twin", tmp_path / "file") is True
+    assert (tmp_path / "file").samefile(tmp_path / "twin")
+    assert publish_link(tmp_path / "twin", tmp_path / "file") is False
+
+
+@pytest.mark.parametrize("code", sorted(commit.NO_LINKS))
+def test_where_links_are_refused_the_bytes_are_copied(tmp_path, monkeypatch, code):
+    tried = []
+    monkeypatch.setattr(os, "link", failing(code, tried))
+    write_new(tmp_path / "twin", b"data")
+    assert publish_link(tmp_path / "twin", tmp_path / "file") is True
+    assert tried
+    assert not (tmp_path / "file").samefile(tmp_path / "twin")
+    assert (tmp_path / "file").read_bytes() == b"data"
+    assert publish_link(tmp_path / "twin", tmp_path / "file") is False
+    assert publish_file(tmp_path / "file", b"other") is False
+    assert publish_file(tmp_path / "more", b"more") is True
+    assert (tmp_path / "file").read_bytes() == b"data"
+    assert names(tmp_path) == ["file", "more", "twin"]
+
+
+def test_a_link_that_fails_for_another_reason_is_no_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        publish_file(tmp_path / "file", b"data")
+    assert names(tmp_path) == []
+
+
+def test_a_copy_that_cannot_take_its_name_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(errno.EXDEV))
+    monkeypatch.setattr(os, "replace", failing(errno.EIO))
+    write_new(tmp_path / "twin", b"data")
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        publish_link(tmp_path / "twin", tmp_path / "file")
+    assert names(tmp_path) == ["twin"]
+
+
+def test_a_disk_that_fills_up_while_copying_is_said_with_its_bytes(tmp_path, monkeypatch):
+    write_new(tmp_path / "twin", bytes(1234))
+    monkeypatch.setattr(os, "link", failing(errno.EXDEV))
+    monkeypatch.setattr(os, "write", failing(errno.ENOSPC))
+    with pytest.raises(CacheError, match=r"disk is full: 1,234 bytes"):
+        publish_link(tmp_path / "twin", tmp_path / "file")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_folder_that_cannot_be_made_is_said_like_a_file(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "mkdir", failing(code))
+    with pytest.raises(CacheError):
+        make_folder(tmp_path / "new")
+
+
+def test_json_comes_back_as_it_was_with_its_seal(tmp_path):
+    assert write_json(tmp_path / "a.json", BODY, replace=False) is True
+    assert read_json(tmp_path / "a.json") == seal(BODY)
+
+
+def test_json_is_the_same_bytes_for_the_same_body(tmp_path):
+    for name in ("a.json", "b.json"):
+        write_json(tmp_path / name, BODY, replace=False)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_json_takes_a_name_once_unless_it_replaces(tmp_path):
+    path = tmp_path / "a.json"
+    assert write_json(path, {"turn": 1}, replace=False) is True
+    assert write_json(path, {"turn": 2}, replace=False) is False
+    assert read_json(path)["turn"] == 1
+    assert write_json(path, {"turn": 3}, replace=True) is True
+    assert read_json(path)["turn"] == 3
+
+
+def test_json_refuses_what_has_no_digest_and_writes_nothing(tmp_path):
+    with pytest.raises(TypeError, match="cannot take the digest"):
+        write_json(tmp_path / "a.json", {"bad": float("nan")}, replace=False)
+    assert names(tmp_path) == []
+
+
+def test_json_that_is_missing_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "a.json")
+
+
+def test_any_byte_of_json_changed_in_any_way_is_seen(tmp_path):
+    write_json(tmp_path / "a.json", BODY, replace=False)
+    data, path = (tmp_path / "a.json").read_bytes(), tmp_path / "b.json"
+    rng = np.random.default_rng(0)
+    for place in range(len(data)):
+        value = rng.choice([data[place] ^ (1 << int(rng.integers(8))), ord("e"), ord(" "), ord("9")])
+        damaged = data[:place] + bytes([value]) + data[place + 1 :]
+        if damaged != data:
+            path.write_bytes(damaged)
+            with pytest.raises(CacheError, match=r"b\.json"):
+                read_json(path)
+
+
+def test_json_cut_short_or_made_longer_is_seen(tmp_path):
+    write_json(tmp_path / "a.json", BODY, replace=False)
+    data, path = (tmp_path / "a.json").read_bytes(), tmp_path / "b.json"
+    for other in [
+        *(data[:length] for length in range(0, len(data), 3)),
+        data[:-1],
+        data + b" ",
+        data + b"\n",
+        b" " + data,
+        data + data,
+    ]:
+        path.write_bytes(other)
+        with pytest.raises(CacheError, match=r"b\.json"):
+            read_json(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"null",
+        b'"text"',
+        b"{}",
+        b'{"a": NaN, "sha256": ""}',
+        b'{"a": 1, "a": 2}',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b"1" * 10_000,
+        json.dumps(BODY).encode(),
+        json.dumps(seal(BODY)).encode(),
+    ],
+    ids=lambda text: text[:12].decode("latin-1"),
+)
+def test_json_that_we_did_not_write_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(CacheError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_that_is_nested_deeply_is_refused(tmp_path):
+    for depth in (100, *range(850, 1000), 3000, 20_000):
+        (tmp_path / "a.json").write_bytes(b'{"a": ' + b"[" * depth + b"]" * depth + b"}")
+        with pytest.raises(CacheError, match=r"a\.json"):
+            read_json(tmp_path / "a.json")
+
+
+def test_json_that_is_a_folder_is_refused(tmp_path):
+    with pytest.raises(CacheError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_json_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit, "MAX_JSON_BYTES", 100)
+    write_json(tmp_path / "a.json", {"text": "x" * 200}, replace=False)
+    with pytest.raises(CacheError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
