@@ -97,7 +97,6 @@ def test_one_feature_moved_by_one_unit_in_the_last_place_changes_the_head(optimi
     assert int((moved != x).sum()) == 1
     changed, _, _ = train_minibatch(moved, y, np.arange(150), NOBODY, 4, settings)
     assert not torch.equal(changed, weight)
-    print((changed != weight).sum())
 
 
 def test_rows_that_are_not_trained_on_play_no_part():

@@ -1,5 +1,6 @@
 """`pipeline evaluate`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
