@@ -85,13 +85,15 @@ def test_values_out_of_range_are_usage_errors():
 
 
 def test_images_that_are_too_small_are_a_usage_error():
+    backbone = load_backbone("squeezenet1_1", weights="none", image_size=8)
     with pytest.raises(UsageError, match="squeezenet1_1 cannot take images of 8 px") as caught:
-        load_backbone("squeezenet1_1", weights="none", image_size=8)
+        backbone.check_image_size()
     assert "--image-size" in caught.value.hint
 
 
 def test_row_shape_is_that_of_the_features():
     backbone = load_backbone("squeezenet1_1", weights="none", image_size=40)
+    backbone.check_image_size()
     engine = ReferenceEngine(backbone.network, backbone.preprocess, torch.device("cpu"))
     features = engine.features(np.zeros((3, 40, 40, 3), np.uint8))
     assert features.shape == (3, *backbone.row_shape) == (3, 512)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.backbones.cut import cut, last_layer
+from pipeline.backbones.cut import cut, feature_width, last_layer
 from pipeline.backbones.engines import cpu_threads
 from pipeline.backbones.registry import backbone_names, build
 
@@ -60,6 +60,7 @@ def test_last_layer_on_the_features_gives_the_original_logits(name, size, dim):
         logits = original(images)
         again = last(features)
     assert features.shape == (2, dim)
+    assert feature_width(original) == dim
     assert logits.shape == (2, 1000)
     assert float((features[0] - features[1]).abs().max() / features.abs().max()) > 1e-3
     assert float((again - logits).abs().max() / logits.abs().max()) <= 1e-5

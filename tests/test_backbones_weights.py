@@ -231,7 +231,7 @@ def served_by_torchvision(monkeypatch, state):
 def old_densenet_keys(state):
     """Return the keys of the densenet files that torchvision serves: `norm.1`, where the module has `norm1`."""
     for key in list(state):
-        if re.search(r"denselayer\d+\.(norm|conv)[12]\.", key):
+        if re.search(r"denselayer\d+\.(norm|conv)[12]\.", key) and "num_batches" not in key:
             state[re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key)] = state.pop(key)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.backbones.cut import cut
+from pipeline.backbones.cut import cut, feature_width
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.registry import PREFIX, build, checked_name, preprocess_of, weight_names
 from pipeline.backbones.weights import RANDOM, SEED, fill, load_state, named_weights, state_digest
@@ -29,6 +29,25 @@ class Backbone:
     """Where the preprocess comes from, for people."""
     row_shape: tuple[int, ...]
     network: "nn.Module"
+
+    def check_image_size(self) -> None:
+        """Try one image.
+
+        Raises:
+            UsageError: if the network cannot take images of the preprocess's size.
+        """
+        import torch
+
+        size = self.preprocess.crop
+        try:
+            with torch.inference_mode():
+                found = tuple(self.network(torch.zeros(1, 3, size, size)).shape[1:])
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UsageError(
+                f"{self.name} cannot take images of {size} px: {str(error).splitlines()[0]}",
+                "`pipeline backbones` shows the size each was made for: pass --image-size.",
+            ) from error
+        assert found == self.row_shape, f"cut at {self.layer}: rows {found}, expected {self.row_shape}"
 
     def check_frozen(self) -> None:
         """Prove that no weight or statistic moved since loading.
@@ -84,6 +103,7 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = build(plain)
+    dim = feature_width(network)
     network, layer = cut(network)
     if weights != RANDOM:
         fill(network, load_state(plain, weights), member.name if member else weights)
@@ -95,21 +115,6 @@ def load_backbone(
         f"input:{layer}",
         preprocess,
         origin,
-        _row_shape(network, plain, preprocess.crop),
+        (dim,),
         network,
     )
-
-
-def _row_shape(network: "nn.Module", name: str, size: int) -> tuple[int, ...]:
-    """Return the shape of one row of features, found by one forward pass."""
-    import torch
-
-    try:
-        with torch.inference_mode():
-            features = network(torch.zeros(1, 3, size, size))
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"{name} cannot take images of {size} px: {str(error).splitlines()[0]}",
-            "`pipeline backbones` shows the size each was made for: pass --image-size.",
-        ) from error
-    return tuple(features.shape[1:])

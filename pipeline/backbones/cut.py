@@ -23,6 +23,17 @@ def last_layer(network: "nn.Module") -> str:
     return found[-1]
 
 
+def feature_width(network: "nn.Module") -> int:
+    """Return d, how many features the last layer of an uncut network takes."""
+    from torch import nn
+
+    layer = network.get_submodule(last_layer(network))
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    assert isinstance(layer, nn.Conv2d)
+    return layer.in_channels
+
+
 def cut(network: "nn.Module") -> tuple["nn.Module", str]:
     """Cut `network`, in place, at the input of its last layer. Return (network, layer name).
 

@@ -170,6 +170,7 @@ def extract(
         if entry is not None:
             return _hit(job, entry, skip_bad, started)
         said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
+        network.check_image_size()
         _check_disk(plan)
         job.begin()
         counts = _make_shards(job, on_progress)

@@ -20,6 +20,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 SHOWN = 5
 
+Facts = tuple[int, int, int, int]
+"""Inode, size, mtime and ctime in nanoseconds."""
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -54,34 +57,44 @@ class FolderSource:
         """
         notes: list[str] = []
         splits = self._split_folders(notes)
-        columns: list[tuple[str, str, int, tuple[int, int, int, int]]] = []
-        ignored: list[str] = []
-        links: list[str] = []
+        ids: list[str] = []
+        facts: list[Facts] = []
+        spans: list[tuple[str, int, int]] = []
+        """(class, split, images) in order."""
+        walk = _Walk(self.root, self.follow_symlinks)
         for name, split in splits:
             for class_name in self._class_folders(name):
                 where = f"{name}/{class_name}" if name else class_name
-                found = sorted(_walk(self.root / where, where, ignored, links), key=lambda item: os.path.split(item[0]))
-                if not found:
+                before = len(ids)
+                for folder in walk.below(where):
+                    for file, found in sorted(folder.files):
+                        ids.append(f"{folder.path}/{file}")
+                        facts.append(found)
+                if len(ids) == before:
                     notes.append(f"class folder {where} holds no images")
-                columns.extend((path, class_name, split, facts) for path, facts in found)
+                spans.append((class_name, split, len(ids) - before))
+        ignored = walk.ignored
         if ignored:
             some = ", ".join(ignored[:SHOWN]) + (", …" if len(ignored) > SHOWN else "")
             notes.append(f"{len(ignored):,} files are not images by their extension and are left out: {some}")
-        if not columns:
+        if walk.unentered:
+            notes.append(f"linked folders are not entered: {', '.join(walk.unentered[:SHOWN])}")
+        if not ids:
             raise DataError(
                 f"{self.root} has class folders but no images in them (looked for {' '.join(EXTENSIONS)})",
                 "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
             )
         if not self.follow_symlinks:
-            self._refuse_links_out(links, {os.path.dirname(column[0]) for column in columns})
-        classes = tuple(sorted({column[1] for column in columns}))
+            self._refuse_links_out(walk.folders, walk.links)
+        classes = tuple(sorted({name for name, _, count in spans if count}))
         number = {name: position for position, name in enumerate(classes)}
+        counts = [count for _, _, count in spans]
         return Listing(
-            [column[0] for column in columns],
-            np.array([number[column[1]] for column in columns], np.int64),
-            np.array([column[2] for column in columns], np.int8),
+            ids,
+            np.repeat(np.array([number.get(name, -1) for name, _, _ in spans], np.int64), counts),
+            np.repeat(np.array([split for _, split, _ in spans], np.int8), counts),
             classes,
-            np.array([column[3] for column in columns], np.int64).reshape(-1, 4),
+            np.array(facts, np.int64).reshape(-1, 4),
             tuple(notes),
         )
 
@@ -113,9 +126,9 @@ class FolderSource:
             )
         return names
 
-    def _refuse_links_out(self, links: list[str], folders: set[str]) -> None:
+    def _refuse_links_out(self, folders: list[str], links: list[str]) -> None:
         inside = self.folder + os.sep
-        for relative in sorted(folders) + links:
+        for relative in folders + links:
             path = os.path.join(self.root, relative)
             if not os.path.realpath(path).startswith(inside):
                 raise DataError(
@@ -130,28 +143,65 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _walk(
-    folder: Path, relative: str, ignored: list[str], links: list[str]
-) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Yield (relative path, (inode, size, mtime, ctime)) of the image files below `folder`, unsorted."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            path = f"{relative}/{entry.name}"
-            if entry.is_dir():
-                if not entry.is_symlink():
-                    yield from _walk(folder / entry.name, path, ignored, links)
-                continue
-            if not entry.name.lower().endswith(EXTENSIONS):
-                ignored.append(path)
-                continue
-            if entry.is_symlink():
-                links.append(path)
-            yield path, _facts(entry)
+@dataclass(frozen=True)
+class _Folder:
+    """A folder's image files, unsorted."""
+
+    path: str
+    """Relative to the source's root."""
+    files: list[tuple[str, Facts]]
 
 
-def _facts(entry: "os.DirEntry[str]") -> tuple[int, int, int, int]:
+class _Walk:
+    """Finds image files, and remembers what it passed over on the way."""
+
+    def __init__(self, root: Path, follow_symlinks: bool) -> None:
+        self.root = root
+        self.follow_symlinks = follow_symlinks
+        self.entered: set[str] = set()
+        """Real paths of linked folders, each entered once: links can go round in circles."""
+        self.unentered: list[str] = []
+        self.ignored: list[str] = []
+        self.folders: list[str] = []
+        self.links: list[str] = []
+
+    def below(self, relative: str) -> list[_Folder]:
+        """Return a folder and those below it that hold images, sorted by path, as sorting os.walk's answers does."""
+        return sorted(self._found(relative), key=lambda folder: folder.path)
+
+    def _found(self, relative: str) -> Iterator[_Folder]:
+        here = _Folder(relative, [])
+        with os.scandir(self.root / relative) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    if self._may_enter(entry, f"{relative}/{name}"):
+                        yield from self._found(f"{relative}/{name}")
+                    continue
+                if not name.lower().endswith(EXTENSIONS):
+                    self.ignored.append(f"{relative}/{name}")
+                    continue
+                if entry.is_symlink():
+                    self.links.append(f"{relative}/{name}")
+                here.files.append((name, _facts(entry)))
+        if here.files:
+            self.folders.append(relative)
+            yield here
+
+    def _may_enter(self, entry: "os.DirEntry[str]", relative: str) -> bool:
+        if not entry.is_symlink():
+            return True
+        real = os.path.realpath(entry.path)
+        if not self.follow_symlinks or real in self.entered:
+            self.unentered.append(relative)
+            return False
+        self.entered.add(real)
+        return True
+
+
+def _facts(entry: "os.DirEntry[str]") -> Facts:
     """Return a file's stat fields; zeros, which are never remembered, for what cannot be a regular file."""
     try:
         facts = entry.stat()
