@@ -1,5 +1,6 @@
 """Which device computes."""
 
+import re
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
@@ -21,7 +22,7 @@ def resolve_device(asked: str) -> "torch.device":
     import torch
 
     kind, _, index = asked.partition(":")
-    if kind not in KINDS or (index and (kind != "cuda" or not index.isdigit())):
+    if kind not in KINDS or (index and (kind != "cuda" or not re.fullmatch(r"[0-9]+", index))):
         raise UsageError(f"unknown device {asked!r}", "Known: auto, cpu, cuda, cuda:N, mps")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if kind == "auto":

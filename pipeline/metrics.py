@@ -13,13 +13,14 @@ def classification_metrics(logits: np.ndarray, y: np.ndarray, classes: tuple[str
     """Return all metrics of logits (n, c) for labels (n,), as plain JSON fields.
 
     Balanced accuracy and macro-F1 average over the classes that occur in `y`. Top-5 accuracy is 1 where there
-    are at most five classes.
+    are at most five classes. NLL is taken from the logits: scikit-learn's log_loss clips probabilities.
     """
-    from scipy.special import softmax
+    from scipy.special import log_softmax, softmax
     from sklearn import metrics
 
     labels = np.arange(len(classes))
-    probabilities = softmax(logits.astype(np.float64), axis=1)
+    scores = logits.astype(np.float64)
+    probabilities = softmax(scores, axis=1)
     predicted = logits.argmax(axis=1)
     present = np.unique(y)
     accuracy = float((predicted == y).mean())
@@ -31,7 +32,7 @@ def classification_metrics(logits: np.ndarray, y: np.ndarray, classes: tuple[str
         "balanced_accuracy": float(recall),
         "top5_accuracy": float(top5),
         "macro_f1": float(metrics.f1_score(y, predicted, labels=present, average="macro", zero_division=0.0)),
-        "nll": float(metrics.log_loss(y, probabilities, labels=labels)),
+        "nll": float(-log_softmax(scores, axis=1)[np.arange(len(y)), y].mean()),
         "ece": expected_calibration_error(probabilities, y),
         "confusion_matrix": metrics.confusion_matrix(y, predicted, labels=labels).tolist(),
         "classes": list(classes),

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.backbones.cut import cut, feature_width
 from pipeline.backbones.preprocess import Preprocess
-from pipeline.backbones.registry import PREFIX, build, checked_name, preprocess_of, weight_names
-from pipeline.backbones.weights import RANDOM, SEED, fill, load_state, named_weights, state_digest
+from pipeline.backbones.registry import PREFIX, checked_name, preprocess_of, weight_names
+from pipeline.backbones.weights import SEED, load_network, named_weights, state_digest
 from pipeline.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Backbone:
     """A network in eval mode, without gradients, cut at the input of its last layer; float32 on the CPU."""
 
     name: str
-    """`torchvision/<model>`."""
+    """`torchvision/<model>`, with `+transform_input` for GoogLeNet and Inception with torchvision's weights."""
     weights: str
     """What was asked for: `DEFAULT`, `none`, a name or a file."""
     weights_digest: str
@@ -102,14 +102,14 @@ def load_backbone(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network = build(plain)
+        network = load_network(plain, weights)
     dim = feature_width(network)
     network, layer = cut(network)
-    if weights != RANDOM:
-        fill(network, load_state(plain, weights), member.name if member else weights)
     network.eval().requires_grad_(False)
+    # The one option of a network that weights of equal tensors can come with or without.
+    option = "+transform_input" if getattr(network, "transform_input", False) else ""
     return Backbone(
-        PREFIX + plain,
+        PREFIX + plain + option,
         weights,
         state_digest(network),
         f"input:{layer}",

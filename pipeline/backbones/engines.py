@@ -69,14 +69,19 @@ def exact_float32() -> Iterator[None]:
     """Make float32 mean float32: no TF32, deterministic convolutions; as it was before on leaving."""
     import torch
 
-    matmul = torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn
-    torch.set_float32_matmul_precision("highest")
+    switches = (torch.backends.cuda.matmul, cudnn.conv)  # type: ignore[attr-defined]  # made at run time
+    before = [switch.fp32_precision for switch in switches]
+    kept = cudnn.benchmark, cudnn.deterministic
     try:
-        with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        cudnn.benchmark, cudnn.deterministic = False, True
+        yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+        cudnn.benchmark, cudnn.deterministic = kept
 
 
 @contextmanager

@@ -5,6 +5,7 @@ the engine on its device. Equal to torchvision's `Resize`, `CenterCrop`, `ToTens
 images, bit for bit.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -40,8 +41,9 @@ class Preprocess:
             raise ValueError(f"interpolation {self.interpolation!r}, expected one of {sorted(INTERPOLATIONS)}")
         if self.resize < 1 or self.crop < 1:
             raise ValueError(f"resize {self.resize} and crop {self.crop} must be at least 1")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise ValueError(f"mean {self.mean} and std {self.std} must have 3 values, std above 0")
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or not all(value > 0 for value in self.std):
+            raise ValueError(f"mean {self.mean} and std {self.std} must have 3 values, finite, std above 0")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields, those that are not a choice included."""

@@ -43,7 +43,7 @@ def checked_name(name: str) -> str:
     Raises:
         UsageError: if there is none of that name, with the nearest.
     """
-    plain = name.removeprefix(PREFIX)
+    plain = name.removeprefix(PREFIX).removesuffix("+transform_input")
     names = backbone_names()
     if plain not in names:
         raise UsageError(
@@ -105,11 +105,12 @@ def preprocess_of(weights: Any) -> Preprocess:  # noqa: ANN401 - a torchvision W
     )
 
 
-def build(name: str) -> "nn.Module":
-    """Return the original, whole network with random weights, drawn from the current seed."""
+def build(name: str, weights: Any = None) -> "nn.Module":  # noqa: ANN401 - a torchvision WeightsEnum member
+    """Return the original, whole network with torchvision's `weights`, or random ones drawn from the current seed."""
     from torchvision import models
 
-    # These two warn, unless told, that their initialisation will change; it is overwritten or seeded anyway.
-    more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    network: nn.Module = models.get_model(name, weights=None, **more)
+    more: dict[str, Any] = {}
+    if weights is None and name in ("googlenet", "inception_v3"):
+        more["init_weights"] = True  # unless told, they warn that their initialisation will change
+    network: nn.Module = models.get_model(name, weights=weights, **more)
     return network

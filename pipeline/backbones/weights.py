@@ -2,11 +2,15 @@
 
 import hashlib
 import pickle
+import re
+import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipeline.backbones.registry import weight_names
+from pipeline.backbones.cut import last_layer
+from pipeline.backbones.registry import build, weight_names
 from pipeline.errors import DataError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 RANDOM = "none"
 DEFAULT = "DEFAULT"
 SEED = 0
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+"""Keys of the densenet files that torchvision serves: `norm.1.`, where the module has `norm1.`."""
 UNUSED = "num_batches_tracked"
 """A counter that BatchNorm keeps and eval mode never reads; many files lack it."""
 
@@ -27,36 +33,41 @@ def named_weights(name: str, asked: str) -> Any:  # noqa: ANN401 - a torchvision
     return next((member for member in members if member.name == asked.upper()), None)
 
 
-def load_state(name: str, asked: str) -> Mapping[str, "Tensor"]:
-    """Return the state dict that `--weights asked` means for a network; never for `none`.
+def load_network(name: str, asked: str) -> "nn.Module":
+    """Return the whole original network with the weights that `--weights asked` means, drawing none at random.
+
+    Torchvision's own builder loads its own weights: it knows their old keys and the options that go with them.
 
     Raises:
         UsageError: if `asked` is neither a name nor an existing file.
-        DataError: if a file cannot be read or names cannot be downloaded.
+        DataError: if a file cannot be read or does not fit, or weights cannot be downloaded.
     """
+    if asked == RANDOM:
+        return build(name)
     member = named_weights(name, asked)
     if member is not None:
-        return _download(name, member)
+        try:
+            return build(name, member)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"the weights {member.name} of {name} are not on this disk and could not be downloaded: {error}",
+                "Connect once, or pass --weights FILE (a .safetensors or .pth state dict), or --weights none.",
+            ) from error
     path = Path(asked).expanduser()
-    if path.is_file():
-        return read_state(path)
+    if not path.is_file():
+        _refuse(name, asked)
+    network = build(name)
+    fill(network, read_state(path), asked)
+    return network
+
+
+def _refuse(name: str, asked: str) -> NoReturn:
     names = [RANDOM, DEFAULT, *(member.name for member in weight_names(name))]
     if "/" in asked or "." in asked:
-        raise DataError(f"no weights file {path}", "Check the path; --weights takes DEFAULT, none, or a file.")
+        raise DataError(f"no weights file {asked}", "Check the path; --weights takes DEFAULT, none, or a file.")
     raise UsageError(
         f"unknown weights {asked!r} for {name}.{nearest(asked, names)}", f"Known: {', '.join(names)}, or a file."
     )
-
-
-def _download(name: str, member: Any) -> Mapping[str, "Tensor"]:  # noqa: ANN401 - see named_weights
-    try:
-        state: Mapping[str, Tensor] = member.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"the weights {member.name} of {name} are not on this disk and could not be downloaded: {error}",
-            "Connect once, or pass --weights FILE (a .safetensors or .pth state dict), or --weights none.",
-        ) from error
-    return state
 
 
 def read_state(path: Path) -> Mapping[str, "Tensor"]:
@@ -77,14 +88,17 @@ def read_state(path: Path) -> Mapping[str, "Tensor"]:
     if path.suffix not in (".pth", ".pt"):
         raise DataError(f"{path}: weights files end in .safetensors, .pth or .pt", "Rename it if it is one.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickle protocols: what matters is whether it can be read
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
-            f"{path} holds more than tensors and is refused, because loading it could run code",
+            f"{path} holds more than tensors and is refused, because loading it could run code (or it is damaged)",
             "Save only the state dict: torch.save(model.state_dict(), FILE), or use safetensors.",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a whole PyTorch file: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a whole PyTorch file: {said}") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -93,25 +107,35 @@ def read_state(path: Path) -> Mapping[str, "Tensor"]:
 
 
 def fill(network: "nn.Module", state: Mapping[str, "Tensor"], where: str) -> None:
-    """Load `state` into the cut network; it may hold more (a last layer) but must not lack a tensor.
+    """Load `state` into a whole network. Its last layer may be missing or of another width: it is cut off anyway.
 
     Raises:
-        DataError: naming what is missing or has another shape.
+        DataError: naming what else is missing or has another shape.
     """
-    own = {key: value for key, value in network.state_dict().items() if not key.endswith(UNUSED)}
-    missing = sorted(set(own) - set(state))
-    if missing:
+    last = last_layer(network) + "."
+    own = network.state_dict()
+    given = OrderedDict((OLD_DENSENET.sub(r"\1\2", key), value) for key, value in state.items())
+    # What torch keeps beside the tensors tells modules that changed their layout which one a file has. A file
+    # without it has the present one if it has all of the present keys, else an old one.
+    present = all(key in given for key in own if not key.startswith(last) and not key.endswith(UNUSED))
+    kept = getattr(state, "_metadata", None) or (own._metadata if present else {})  # type: ignore[attr-defined]
+    given._metadata = kept  # type: ignore[attr-defined]
+    for key in own:
+        if key.startswith(last) and (key not in given or given[key].shape != own[key].shape):
+            given[key] = own[key]
+    try:
+        missing = network.load_state_dict(given, strict=False).missing_keys
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
         raise DataError(
-            f"{where} lacks {len(missing)} of the backbone's {len(own)} tensors, the first being {missing[0]!r}",
+            f"{where} does not fit {type(network).__name__}: {said}", "Are these weights of another architecture?"
+        ) from error
+    lacking = sorted(key for key in missing if not key.endswith(UNUSED))
+    if lacking:
+        raise DataError(
+            f"{where} lacks {len(lacking)} of the backbone's {len(own)} tensors, the first being {lacking[0]!r}",
             "Are these weights of another architecture, or saved with a prefix such as 'module.'?",
         )
-    for key, value in own.items():
-        if state[key].shape != value.shape:
-            raise DataError(
-                f"{where}: {key} has shape {tuple(state[key].shape)}, the backbone needs {tuple(value.shape)}",
-                "Are these weights of another architecture?",
-            )
-    network.load_state_dict({key: state[key] for key in own}, strict=False)
 
 
 def state_digest(network: "nn.Module") -> str:

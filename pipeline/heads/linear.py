@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.digest import is_sealed, seal
+from pipeline.digest import is_sealed, seal, sha256_bytes
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,18 +42,19 @@ class LinearHead:
         """Return the head as files: tensors as safetensors, the rest as JSON."""
         from safetensors.torch import save
 
+        tensors = save({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()})
         body = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "kind": "linear",
             "classes": list(self.classes),
             "dim": int(self.weight.shape[1]),
+            "weights_sha256": sha256_bytes(tensors),
             "standardize": None,
             "space": self.space,
             "space_sha256": self.space_sha256,
         }
-        tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        return {WEIGHTS: save(tensors), DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}
+        return {WEIGHTS: tensors, DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}
 
 
 def read_head(folder: Path) -> LinearHead:
@@ -67,13 +68,18 @@ def read_head(folder: Path) -> LinearHead:
 
     try:
         body = json.loads((folder / DESCRIPTION).read_bytes())
-        tensors = load((folder / WEIGHTS).read_bytes())
+        data = (folder / WEIGHTS).read_bytes()
+        tensors = load(data)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"the head in {folder} cannot be read: {error}") from error
     if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{folder / DESCRIPTION} is damaged or of another version")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if body.get("kind") != "linear":
+        raise DataError(f"{folder / DESCRIPTION} is of kind {body.get('kind')!r}, this package knows linear")
     classes = len(body["classes"])
     if shapes != {"weight": (classes, body["dim"]), "bias": (classes,)}:
         raise DataError(f"{folder / WEIGHTS} holds {shapes}, expected {classes} classes x {body['dim']} features")
+    if sha256_bytes(data) != body["weights_sha256"]:
+        raise DataError(f"{folder / WEIGHTS} is damaged: it does not have the SHA-256 in {DESCRIPTION}")
     return LinearHead(tensors["weight"], tensors["bias"], tuple(body["classes"]), body["space"], body["space_sha256"])

@@ -5,6 +5,7 @@ split in order), same optimiser. What a loop over images does besides (decoding,
 gone, nothing of the arithmetic is.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,10 +43,10 @@ class HeadSettings:
         if self.optimizer not in get_args(Optimizer):
             raise UsageError(f"unknown optimizer {self.optimizer!r}", f"Known: {', '.join(get_args(Optimizer))}")
         checks = {
-            "lr must be above 0": self.lr > 0,
+            "lr must be above 0 and finite": 0 < self.lr < math.inf,
             "epochs must be at least 1": self.epochs >= 1,
             "batch-size must be at least 1": self.batch_size >= 1,
-            "weight-decay must be at least 0": self.weight_decay >= 0,
+            "weight-decay must be at least 0 and finite": 0 <= self.weight_decay < math.inf,
             "momentum must be at least 0 and below 1": 0 <= self.momentum < 1,
             "momentum goes with --optimizer sgd": not self.momentum or self.optimizer == "sgd",
             "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,

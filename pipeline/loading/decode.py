@@ -44,10 +44,11 @@ def read_file(path: str) -> Encoded:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BadImageError(f"cannot be opened: {error.strerror}") from error
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        raise BadImageError("is not a regular file")
     with open(descriptor, "rb", buffering=0) as file:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise BadImageError("is not a regular file")
         if before.st_size > MAX_FILE_BYTES:
             raise BadImageError(f"has {before.st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
         try:

@@ -71,6 +71,8 @@ class _Pending:
 class _Task:
     batch: _Pending
     places: list[int]
+    alone: bool = False
+    """Whether this is the second try, of one image in a worker that has nothing else to lose."""
 
 
 @dataclass
@@ -235,7 +237,7 @@ class Loader:
                 self._send(worker, self._tasks.popleft())
 
     def _send(self, worker: _Member, task: _Task) -> None:
-        """Send a task to an idle worker, which is reading: a large message cannot block for long."""
+        """Send a task to an idle worker, which is reading: a message larger than the pipe cannot block for long."""
         items: list[dict[str, Any]] = []
         arrays: list[np.ndarray] = []
         for place in task.places:
@@ -304,8 +306,8 @@ class Loader:
         task = worker.task
         if task is None:
             return
-        if len(task.places) > 1:
-            self._tasks.extendleft(_Task(task.batch, [place]) for place in reversed(task.places))
+        if not task.alone:
+            self._tasks.extendleft(_Task(task.batch, [place], alone=True) for place in reversed(task.places))
             return
         code = worker.process.exit_code
         reason = (

@@ -1,5 +1,7 @@
 """A worker process as its parent has it: started, two pipes, ended."""
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -15,12 +17,20 @@ BOOT = (
 user's main script again in every worker."""
 
 
+PIPE_BYTES = 1 << 20
+"""The most that Linux gives a user's pipe."""
+
+
 class WorkerProcess:
     """A running `pipeline.loading.worker`."""
 
     def __init__(self, setup: Mapping[str, Any], shared: Mapping[str, int], stderr: IO[bytes]) -> None:
         task_read, task_write = os.pipe()
         answer_read, answer_write = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            # Room for a task with its arrays, so that sending does not wait for a worker that is stopped.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(task_write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         pipes = {"tasks": task_read, "answers": answer_write}
         argument = {**setup, **shared, **pipes, "path": sys.path, "parent": os.getpid()}
         self._process = subprocess.Popen(

@@ -103,9 +103,9 @@ class _State:
             return [BAD, digest and digest.hex(), facts, read_ns, reason]
 
     def _is_known(self, digest: bytes) -> bool:
-        # numpy compares S32 without trailing NULs on both sides, which keeps 32-byte strings apart.
         at = int(np.searchsorted(self.known, np.bytes_(digest)))
-        return at < len(self.known) and bool(self.known[at] == np.bytes_(digest))
+        # numpy drops trailing NULs of what it returns; with them back the comparison is of all 32 bytes.
+        return at < len(self.known) and bytes(self.known[at]).ljust(32, b"\0") == digest
 
 
 if __name__ == "__main__":

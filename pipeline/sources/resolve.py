@@ -29,14 +29,16 @@ def open_source(spec: str, *, data_root: Path = Path("data"), follow_symlinks: b
         return vision_source(name, data_root)
 
     prefix, colon, rest = spec.partition(":")
-    if colon and prefix in PREFIXES:
+    if colon and rest and prefix in PREFIXES:
         return folder(rest) if prefix == "folder" else vision(rest)
     named: Callable[[], Source] | None = None
     if spec.lower() == "digits":
         named = digits_source
     elif spec.lower() in NAMES:
         named = lambda: vision(spec)  # noqa: E731 - opened only if it is what was meant
-    if Path(spec).exists():
+    if not spec or spec == "folder:":
+        raise UsageError("an empty string names no source", "Give a folder, or a data set's name: digits, cifar10, …")
+    if Path(spec).expanduser().exists():
         if named is not None:
             raise UsageError(
                 f"{spec!r} is a folder here and also the name of a data set", f"Say which: ./{spec} or {_full(spec)}"

@@ -5,7 +5,7 @@ for paths and not for decoded images (their `loader` is replaced), so that files
 those of a folder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +50,11 @@ FILES: dict[str, tuple[tuple[int, dict[str, Any]], ...]] = {
 }
 """Data sets that keep image files, and the arguments of each split."""
 
+BY_HAND = {"StanfordCars"}
+"""Data sets whose download torchvision has given up."""
+WITHOUT_LOADER = {"OxfordIIITPet"}
+"""Data sets whose image loader cannot be replaced; their lists of paths and labels are read instead."""
+
 NAMES = {name.lower(): name for name in (*ARRAYS, *FILES)}
 
 
@@ -79,7 +84,8 @@ class FilesSource:
 
     @cached_property
     def _relative(self) -> list[str]:
-        return [Path(path).resolve().relative_to(self.folder).as_posix() for _, part in self.parts for path, _ in part]
+        # Not resolved: a data set's folder may be a link to another disk.
+        return [Path(path).relative_to(self.root).as_posix() for _, part in self.parts for path, _ in part]
 
     def listing(self) -> Listing:
         """List the samples split by split."""
@@ -119,8 +125,8 @@ def _open(name: str, root: Path, arguments: dict[str, Any], **more: Any) -> Any:
     make = getattr(datasets, name)
     try:
         with _no_tty_bar():
-            return make(str(root), download=True, **arguments, **more)
-    except (RuntimeError, OSError) as error:
+            return make(str(root), download=name not in BY_HAND, **arguments, **more)
+    except (RuntimeError, OSError, ValueError) as error:
         raise DataError(
             f"torchvision's {name} is not whole under {root} and could not be downloaded: {error}",
             "Put its files there by hand, or name their folder with --data-root.",
@@ -157,8 +163,12 @@ def _files(name: str, root: Path) -> FilesSource:
     parts: list[tuple[int, tuple[tuple[str, int], ...]]] = []
     classes: tuple[str, ...] = ()
     for split, arguments in FILES[name]:
-        data = _open(name, root, arguments, loader=str)
-        pairs = tuple((str(path), int(label)) for path, label in (data[row] for row in range(len(data))))
+        data = _open(name, root, arguments, **({} if name in WITHOUT_LOADER else {"loader": str}))
+        if name in WITHOUT_LOADER:
+            found: Iterable[tuple[Any, Any]] = zip(data._images, data._labels, strict=True)
+        else:
+            found = (data[row] for row in range(len(data)))
+        pairs = tuple((str(path), int(label)) for path, label in found)
         names = getattr(data, "classes", None)
         classes = (
             tuple(_text(n) for n in names)
