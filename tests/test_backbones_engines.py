@@ -88,8 +88,8 @@ def test_exact_float32_is_exact_inside_and_as_it_was_outside():
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         with exact_float32():
-            assert torch.get_float32_matmul_precision() == "highest"
-            assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
             assert torch.backends.cudnn.deterministic
             assert not torch.backends.cudnn.benchmark
         assert torch.get_float32_matmul_precision() == "high"
@@ -103,9 +103,6 @@ def test_exact_float32_is_exact_inside_and_as_it_was_outside():
         torch.backends.cudnn.allow_tf32 = tf32
 
 
-@pytest.mark.xfail(
-    strict=True, reason="engines.py exact_float32 reads torch's old switch, an error after the new was used"
-)
 def test_exact_float32_works_for_who_uses_torchs_new_switches():
     switch = torch.backends.cuda.matmul
     before = switch.fp32_precision

@@ -57,9 +57,6 @@ def test_unknown_devices_are_refused_with_the_known_ones(hardware, asked):
     assert "cuda:N" in caught.value.hint
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="device.py: isdigit takes digits that int does not; isdecimal"
-)
 def test_an_index_of_odd_digits_is_refused(hardware):
     hardware(cuda=4)
     with pytest.raises(UsageError, match="unknown device"):

@@ -207,7 +207,6 @@ def test_settings_without_meaning_are_refused(change, said):
         HeadSettings(**change)
 
 
-@pytest.mark.xfail(strict=True, reason="minibatch.py HeadSettings takes infinite values: no JSON, and a late DataError")
 @pytest.mark.parametrize("name", ["lr", "weight_decay"])
 def test_infinite_settings_are_refused(name):
     with pytest.raises(UsageError, match="must be"):

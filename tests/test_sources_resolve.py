@@ -80,7 +80,6 @@ def test_an_unknown_name_is_met_with_the_nearest_and_the_list(here):
         open_source("torchvision:photos")
 
 
-@pytest.mark.xfail(strict=True, reason="resolve.py: Path('') is the working folder, so an unset variable reads it")
 @pytest.mark.parametrize("spec", ["", "folder:"])
 def test_an_empty_source_is_an_error(here, monkeypatch, spec):
     monkeypatch.chdir(here / "photos")
@@ -88,8 +87,14 @@ def test_an_empty_source_is_an_error(here, monkeypatch, spec):
         open_source(spec)
 
 
-@pytest.mark.xfail(strict=True, reason="resolve.py expands ~ behind `folder:` only; a TOML file has no shell to do it")
 def test_a_home_folder_is_expanded_without_a_prefix_too(here, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     assert open_source("folder:~/photos").folder == str((here / "photos").resolve())
     assert open_source("~/photos").folder == str((here / "photos").resolve())
+
+
+def test_a_data_root_in_the_home_folder_is_expanded(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    make_photos(here / "store" / "eurosat" / "2750", 1)
+    listing = open_source("eurosat", data_root=Path("~/store")).listing()
+    assert listing.ids[0] == "eurosat/2750/apple/00.jpg"

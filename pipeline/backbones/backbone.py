@@ -100,7 +100,8 @@ def load_backbone(
     else:
         origin = "the cache entry"
 
-    with torch.random.fork_rng(devices=[]):
+    # manual_seed reaches the generators of all CUDA devices too.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(SEED)
         network = load_network(plain, weights)
     dim = feature_width(network)

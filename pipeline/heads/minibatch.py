@@ -97,7 +97,8 @@ def train_minibatch(
     from torch import nn
 
     device = x.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    # manual_seed reaches the generators of all CUDA devices too.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
         head = nn.Linear(x.shape[1], n_classes).to(device)
         optimizer = _optimizer(head, settings)

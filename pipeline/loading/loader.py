@@ -32,6 +32,8 @@ TICK_SECONDS = 0.5
 IMAGE_TIMEOUT_SECONDS = 60.0
 """A worker that finishes no image for this long is replaced."""
 MAX_AUTO_WORKERS = 16
+MAX_FAILED_STARTS = 3
+"""In a row, before it is taken for a fault of the installation and not of a full machine."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Loader:
         self._tasks: deque[_Task] = deque()
         self._failure: BaseException | None = None
         self._stopping = False
+        self._failed_starts = 0
         read_end, write_end = os.pipe()
         self._woken, self._wake_end = Connection(read_end, writable=False), Connection(write_end, readable=False)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the loader
@@ -269,7 +272,7 @@ class Loader:
                 self._replace(worker, died=True)
                 continue
             if not worker.ready:
-                worker.ready = True
+                worker.ready, self._failed_starts = True, 0
                 continue
             task, worker.task = worker.task, None
             assert task is not None
@@ -294,14 +297,16 @@ class Loader:
 
     def _replace(self, worker: _Member, *, died: bool) -> None:
         """Start another worker for one that died or hangs, and deal with the images it had."""
+        worker.process.end(gently=died)
         if not worker.ready:
-            worker.process.end()
-            self._stderr.seek(0)
-            said = self._stderr.read()[-2000:].decode(errors="replace").strip() or "nothing"
-            raise PipelineError(
-                f"a loading process did not start; it said: {said}", "`pipeline doctor` checks the installation."
-            )
-        worker.process.end()
+            self._failed_starts += 1
+            if self._failed_starts > MAX_FAILED_STARTS:
+                self._stderr.seek(0)
+                said = self._stderr.read()[-2000:].decode(errors="replace").strip() or "nothing"
+                raise PipelineError(
+                    f"loading processes do not start; the last said: {said}",
+                    "`pipeline doctor` checks the installation.",
+                )
         self._team[worker.number] = self._start(worker.number)
         task = worker.task
         if task is None:

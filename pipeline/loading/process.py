@@ -17,6 +17,7 @@ BOOT = (
 user's main script again in every worker."""
 
 
+GRACE_SECONDS = 1.0
 PIPE_BYTES = 1 << 20
 """The most that Linux gives a user's pipe."""
 
@@ -56,8 +57,14 @@ class WorkerProcess:
         """Exit code of an ended process; the negative signal number if one ended it."""
         return self._process.wait()
 
-    def end(self) -> None:
-        """Kill it, if it still runs, and free its pipes. It holds nothing that would be lost."""
+    def end(self, *, gently: bool = False) -> None:
+        """Kill it, if it still runs, and free its pipes. It holds nothing that would be lost.
+
+        With `gently` one that is ending by itself gets a moment to do so, so that its own exit code is seen.
+        """
+        if gently:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=GRACE_SECONDS)
         self._process.kill()
         self._process.wait()
         self.tasks.close()

@@ -111,7 +111,8 @@ class FolderSource:
             notes.append(f"beside the split folders, left out: {', '.join(others[:SHOWN])}")
         pairs = [(name, SPLIT_FOLDERS[name.lower()]) for name in named]
         if len({split for _, split in pairs}) < len(pairs):
-            raise DataError(f"{self.root} has two folders for one split: {', '.join(named)}", "Keep one of them.")
+            twice = [name for name, split in pairs if sum(split == other for _, other in pairs) > 1]
+            raise DataError(f"{self.root} has two folders for one split: {', '.join(twice)}", "Keep one of them.")
         return sorted(pairs, key=lambda pair: pair[1])
 
     def _class_folders(self, split_folder: str) -> list[str]:

@@ -21,6 +21,7 @@ def open_source(spec: str, *, data_root: Path = Path("data"), follow_symlinks: b
         DataError: if a folder does not exist or is not a folder.
         UsageError: if the name is not known, or is a folder and a data set at once.
     """
+    data_root = data_root.expanduser()
 
     def folder(path: str) -> Source:
         return FolderSource(_existing_folder(path), follow_symlinks)
