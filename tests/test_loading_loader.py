@@ -421,6 +421,8 @@ with Loader(preprocess, batch_size=8, workers=2) as loader:
     loader.request(range(len(paths)), lambda row: FilePayload(str(paths[row])))
     print(sum(item.outcome == 0 for _ in range(-(-len(paths) // 8)) for item in loader.next_batch().loaded), flush=True)
     if sys.argv[2] == "wait":
+        while not all(member.ready for member in loader._team):
+            time.sleep(0.01)
         print(*[member.process.pid for member in loader._team], flush=True)
         time.sleep(120)
 """
