@@ -69,8 +69,16 @@ class Screen:
         """Print labelled lines, as plans are shown."""
         if self.quiet:
             return
+        if not self.err.is_terminal:  # a log keeps each on one line
+            for label, text in pairs.items():
+                self.err.print(f"{label:<{LABEL_WIDTH}}{plain(text)}", soft_wrap=True)
+            return
+        grid = Table.grid()
+        grid.add_column(width=LABEL_WIDTH, style="bold")
+        grid.add_column(overflow="fold")
         for label, text in pairs.items():
-            self.err.print(f"[bold]{label:<{LABEL_WIDTH}}[/bold]{plain(text)}", soft_wrap=True)
+            grid.add_row(label, plain(text))
+        self.err.print(grid)
 
     def note(self, text: str) -> None:
         """Print a note on stderr."""
