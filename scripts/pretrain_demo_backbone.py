@@ -3,12 +3,12 @@
     python scripts/pretrain_demo_backbone.py CIFAR10_FOLDER -o pipeline/data/shufflenet_v2_x0_5-cifar10.safetensors
 
 CIFAR10_FOLDER holds `train/<class>/*.jpg` and `test/<class>/*.jpg` (50,000 and 10,000 images of 32 x 32).
-A torchvision `shufflenet_v2_x0_5` is trained from scratch at 64 px for 12 epochs (about 15 minutes on one CPU core)
+A torchvision `shufflenet_v2_x0_5` is trained from scratch at 64 px for 4 epochs (about 5 minutes on one CPU core)
 and saved without its last layer, float32, with its own test accuracy in the file's metadata. It sees no digits.
 
 Two losses on the same features: cross-entropy of the class, and the squared error of a linear reconstruction of the
 image's 8 x 8 grey thumbnail. The class alone taught features that forget what the demo needs: a head on them reached
-82 % on digits, less than the 96 % of raw pixels; with the thumbnail it reaches 98 %. For the same reason some of
+82 % on digits, less than the 96 % of raw pixels; with the thumbnail it reaches 98 %. For the same reason half of
 the images are made grey or as coarse as digits are.
 
 Not run by the package or its tests: it is here so that the shipped weights can be made again.
@@ -82,12 +82,12 @@ def augment(images: Tensor) -> Tensor:
     x = some(x, x.flip(-1), 0.5)
     top, left = torch.randint(0, 2 * PAD + 1, (2,)).tolist()
     x = functional.pad(x, (PAD, PAD, PAD, PAD))[:, :, top : top + size, left : left + size]
-    x = some(x, x.mean(1, keepdim=True).expand_as(x), 0.3)
+    x = some(x, x.mean(1, keepdim=True).expand_as(x), 0.5)
     coarse = functional.interpolate(x, size=THUMBNAIL, mode="area")
-    x = some(x, functional.interpolate(coarse, size=size, mode="bilinear"), 0.25)
-    x = some(x, 1 - x, 0.15)
+    x = some(x, functional.interpolate(coarse, size=size, mode="bilinear"), 0.5)
+    x = some(x, 1 - x, 0.3)
     mean = x.mean((1, 2, 3), keepdim=True)
-    return ((x - mean) * (0.7 + 0.8 * torch.rand(len(x), 1, 1, 1)) + mean).clamp(0, 1)
+    return ((x - mean) * (0.7 + 1.5 * torch.rand(len(x), 1, 1, 1)) + mean).clamp(0, 1)
 
 
 def grey_thumbnail(images: Tensor) -> Tensor:
@@ -107,10 +107,13 @@ def test_accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
 
 
 def train(network: Network, images: Tensor, labels: Tensor, epochs: int) -> None:
-    """AdamW with a one-cycle schedule; changes `network` in place."""
+    """AdamW with one epoch of warm-up, then a constant rate; changes `network` in place.
+
+    Annealing the rate made the class accuracy better and what the features are for, transfer, worse.
+    """
     steps = len(images) // BATCH_SIZE
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps * epochs, pct_start=0.2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=2e-2)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.04, total_iters=steps)
     for epoch in range(epochs):
         network.train()
         started, class_loss, thumbnail_loss = time.perf_counter(), 0.0, 0.0
@@ -134,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

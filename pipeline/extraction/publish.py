@@ -68,9 +68,11 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
             _fill(folder, job, done, command)
             if goal.exists():
                 set_aside(job.root, goal)
-            # Another process may have just published the same entry: the name is taken only if it is free.
-            with contextlib.suppress(FileExistsError, OSError):
+            try:
                 os.rename(folder, goal)
+            except OSError:
+                if not goal.exists():  # else another process has just published the same entry
+                    raise
             sync_folder(job.root)
         entry = open_entry(goal)
     _save_stat_index(job, done.records)
