@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
@@ -148,27 +148,46 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def _terminal_bar(console: Console, what: str) -> Iterator[OnProgress]:
-    columns = (
-        TextColumn(f"{what:<{LABEL_WIDTH - 1}}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console, transient=False) as bars:
-        task = bars.add_task(what, total=None, rate=0.0, bottleneck="")
-        rate = _Rate()
+    bar = _Bar(console, what)
+    try:
+        yield bar.update
+    finally:
+        bar.stop()
 
-        def update(progress: Progress) -> None:
-            bars.update(
-                task,
-                total=progress.total,
-                completed=progress.done,
-                rate=rate.of(progress),
-                bottleneck=progress.bottleneck,
-            )
 
-        yield update
+class _Bar:
+    """A bar that is there from the first report to the last, so that what is printed afterwards has its own line."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self.console, self.what = console, what
+        self.bars: Bars | None = None
+
+    def update(self, progress: Progress) -> None:
+        if self.bars is None:
+            self.bars, self.rate = self._start(), _Rate()
+        self.bars.update(
+            TaskID(0),
+            total=progress.total,
+            completed=progress.done,
+            rate=self.rate.of(progress),
+            bottleneck=progress.bottleneck,
+        )
+        if progress.done >= progress.total:
+            self.stop()
+
+    def stop(self) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+    def _start(self) -> Bars:
+        label = TextColumn(f"{self.what:<{LABEL_WIDTH - 1}}")
+        bars = Bars(
+            label, BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn(), console=self.console
+        )
+        bars.add_task(self.what, total=None, rate=0.0, bottleneck="")
+        bars.start()
+        return bars
 
 
 class _Rate:
