@@ -33,4 +33,4 @@ def test_bundled_weights_are_small_and_say_what_they_are():
         assert not [key for key in file.keys() if key.startswith("fc.")]  # noqa: SIM118 - no iterator
     assert about["architecture"] == "shufflenet_v2_x0_5"
     assert about["image_size"] == "64"
-    assert float(about["test_accuracy"]) > 0.3
+    assert float(about["test_accuracy"]) > 0.4

@@ -32,7 +32,7 @@ from pipeline.store.entry import (
 from pipeline.store.key import SHORT, SPLITS
 from pipeline.store.shard import ShardRows
 from pipeline.store.statindex import StatIndex
-from pipeline.store.verify import find_damage, set_aside
+from pipeline.store.verify import find_changed, set_aside
 from pipeline.store.work import Record
 from pipeline.versions import versions
 
@@ -89,7 +89,7 @@ def whole_entry(root: Path, path: Path) -> Entry | None:
     except CacheError:
         set_aside(root, path)
         return None
-    damage = find_damage(entry)
+    damage = find_changed(entry)
     for item in damage:
         if item.path.exists():
             set_aside(root, item.path)

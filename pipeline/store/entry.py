@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from pipeline.digest import sha256_bytes
@@ -41,6 +40,8 @@ class SampleTable:
 
     def to_bytes(self) -> bytes:
         """Return the table as the bytes of an HDF5 file."""
+        import h5py
+
         encoded = [id_bytes(sample_id) for sample_id in self.ids]
         width = max([1, *map(len, encoded)])
         with h5py.File.in_memory(libver=LIBVER) as file:
@@ -62,6 +63,8 @@ class SampleTable:
         Raises:
             CacheError: if it is no such table.
         """
+        import h5py
+
         try:
             with h5py.File.in_memory(data) as file:
                 return cls(

@@ -7,14 +7,16 @@ equal bytes and equal shards can be shared between entries.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from pipeline.digest import canonical_json, sha256_bytes
 from pipeline.errors import CacheError
 from pipeline.store.key import FeatureSpace
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "pipeline-shard"
 FORMAT_VERSION = 1
@@ -38,6 +40,8 @@ class ShardRows:
 
 def shard_bytes(space: FeatureSpace, rows: ShardRows) -> bytes:
     """Return the HDF5 file for `rows`; equal arguments give equal bytes."""
+    import h5py  # takes 0.3 s: a finished entry is found and verified without it
+
     n = len(rows.features)
     expected = (n, *space.row_shape)
     if rows.features.shape != expected or rows.features.dtype != np.dtype(space.store_dtype):
@@ -119,6 +123,8 @@ def parse_shard(data: bytes | memoryview, space: FeatureSpace, where: str) -> Sh
 
 
 def _parse(data: bytes | memoryview, space: FeatureSpace, where: str) -> ShardRows:
+    import h5py
+
     with h5py.File.in_memory(data) as file:
         attributes = {name: _plain(file.attrs[name]) for name in file.attrs}
         if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
@@ -151,8 +157,10 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an attribute holds
     return value.decode() if isinstance(value, bytes) else int(value) if isinstance(value, np.integer) else value
 
 
-def _place(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, size: int, where: str) -> int:
+def _place(file: "h5py.File", name: str, shape: tuple[int, ...], dtype: np.dtype, size: int, where: str) -> int:
     """Return where a dataset's bytes start in the file; refuse all but plain contiguous data inside it."""
+    import h5py
+
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.shape != shape or dataset.dtype != dtype:
         raise CacheError(f"{where}: {name} is not a dataset {shape} {dtype}")

@@ -24,17 +24,25 @@ class Damage:
 
 def find_damage(entry: Entry) -> list[Damage]:
     """Check every byte of an entry against its manifest; the manifest itself was checked on opening."""
+    return find_changed(entry) or find_foreign(entry)
+
+
+def find_changed(entry: Entry) -> list[Damage]:
+    """Check that all files have the SHA-256 of the manifest."""
     checks = [(entry.path / SAMPLES, entry.manifest["samples"]), (entry.path / SKIPPED, entry.manifest["skipped"])]
     checks += [(entry.shard_path(number), shard) for number, shard in enumerate(entry.shards)]
     with ThreadPoolExecutor(READERS) as pool:
         reasons = list(pool.map(lambda check: _reason(check[0], check[1]["sha256"], check[1]["bytes"]), checks))
-    found = [Damage(path, reason) for (path, _), reason in zip(checks, reasons, strict=True) if reason]
-    if not found:
-        try:
-            entry.read_samples()
-        except CacheError as error:
-            found.append(Damage(entry.path / SAMPLES, error.message))
-    return found
+    return [Damage(path, reason) for (path, _), reason in zip(checks, reasons, strict=True) if reason]
+
+
+def find_foreign(entry: Entry) -> list[Damage]:
+    """Check that the sample table is the one that the entry is named by."""
+    try:
+        entry.read_samples()
+    except CacheError as error:
+        return [Damage(entry.path / SAMPLES, error.message)]
+    return []
 
 
 def _reason(path: Path, sha256: str, size: int) -> str:
