@@ -80,7 +80,7 @@ def read_config(path: Path, changes: dict[str, Any] | None = None) -> Config:
         raise UsageError(f"no configuration file {path}", "configs/ has examples to copy.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     for key, value in (changes or {}).items():
         _put(document, key, value)
@@ -104,7 +104,7 @@ def parse_change(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text!r} is not KEY=VALUE", "Like: --set head.lr=0.01")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key.strip(), value
 
 

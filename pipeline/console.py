@@ -128,7 +128,7 @@ def print_json(document: Any) -> None:  # noqa: ANN401 - any JSON value
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
-    return Console(stderr=stderr, highlight=False, width=width)
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
 
 
 def plain(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.digest import seal
 from pipeline.errors import CacheError, DataError, UsageError
-from pipeline.store.commit import make_folder, read_json, sync_folder, write_json, write_new
+from pipeline.store.commit import disk_errors, make_folder, read_json, sync_folder, write_json, write_new
 
 RUN, FORMAT, FORMAT_VERSION = "run.json", "pipeline-run", 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -42,6 +42,11 @@ def check_name(name: str) -> None:
 def save_run(root: Path, name: str, body: dict[str, Any], files: Mapping[str, bytes]) -> Run:
     """Write a run's folder under the next free number; it appears whole or not at all."""
     check_name(name)
+    with disk_errors(root, sum(map(len, files.values()))):
+        return _save_run(root, name, body, files)
+
+
+def _save_run(root: Path, name: str, body: dict[str, Any], files: Mapping[str, bytes]) -> Run:
     make_folder(root)
     folder = root / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
     folder.mkdir()

@@ -363,3 +363,43 @@ def test_too_little_disk_is_said_before_the_first_batch(photos, tmp_path, monkey
     with pytest.raises(CacheError, match="free"):
         extract(photos, tmp_path / "cache")
     assert not list(tmp_path.glob("cache/plans/*/records/*"))
+
+
+def test_a_shard_that_another_process_commits_meanwhile_does_not_disturb_the_next(tmp_path):
+    """Its images were asked of the loader already: they must not be taken for another shard's."""
+    from pipeline.backbones.backbone import load_backbone
+    from pipeline.extraction.job import Wishes, prepare
+    from pipeline.extraction.publish import publish
+    from pipeline.extraction.shard import extract_shard, request_shard
+    from pipeline.sources.arrays import digits_source
+
+    wishes = Wishes(batch_size=4, shard_rows=8, workers=1)
+    network = load_backbone("shufflenet_v2_x0_5", weights="none", image_size=32)
+    ours, theirs = (
+        prepare(digits_source(), network, root=tmp_path / "cache", wishes=wishes, limit=24) for _ in range(2)
+    )
+    for job in (ours, theirs):
+        job.begin()
+    request_shard(ours, 0)
+    request_shard(ours, 1)
+    extract_shard(ours, 0)
+    extract_shard(theirs, 1)
+    request_shard(ours, 2)
+    extract_shard(ours, 1)
+    extract_shard(ours, 2)
+    entry = publish(ours, skip_bad=False, command="")
+    for job in (ours, theirs):
+        job.close()
+    fresh = extract("digits", tmp_path / "fresh", limit=24)
+    assert entry is not None
+    assert [path.read_bytes() for path in sorted((entry.path / "shards").iterdir())] == shard_bytes(fresh)
+
+
+def test_bad_images_can_be_skipped_after_a_failure_whose_work_is_all_committed(photos, tmp_path, remembered):
+    (photos / "apple" / "00.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 of 36 images"):
+        extract(photos, tmp_path / "cache")
+    result = extract(photos, tmp_path / "cache", on_bad_image="skip")
+    assert (result.rows, result.computed, result.skipped) == (35, 0, 1)
+    with pytest.raises(DataError, match="1 of 36 images"):
+        extract(photos, tmp_path / "cache")

@@ -169,7 +169,7 @@ def verify_command(screen: Screen, caches: tuple[str, ...], cache_dir: Path) -> 
 def remove_command(screen: Screen, caches: tuple[str, ...], unfinished: bool, yes: bool, cache_dir: Path) -> None:
     """Remove entries. Shards that other entries share stay with them."""
     entries = [find_entry(cache_dir, cache) for cache in caches]
-    folders = {str(entry.path): entry.path for entry in entries}
+    folders = {str(entry.path): entry.path.resolve() for entry in entries}
     if unfinished:
         folders |= {str(body["path"]): body["path"] for body in list_work(cache_dir)}
     if not folders and not unfinished:

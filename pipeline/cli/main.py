@@ -1,5 +1,6 @@
 """The entry point: the group of commands, global options, and what every error becomes."""
 
+import io
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ import click
 from pipeline import __version__
 from pipeline.cli.options import global_options
 from pipeline.console import NoteHandler, Screen, print_json
-from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.errors import DataError, PipelineError, UsageError, nearest
 
 INTERRUPTED = 130
 
@@ -91,6 +92,9 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # terminals that are not UTF-8
     screen = Screen(json="--json" in given, traceback="--traceback" in given)
     handler = NoteHandler(screen)
     logger = logging.getLogger("pipeline")
@@ -125,7 +129,12 @@ def _run(arguments: list[str], screen: Screen) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (PermissionError, FileNotFoundError) as error:
+        if screen.traceback:
+            raise
+        screen.error(DataError(f"{error.filename}: {error.strerror}", "Check the path and who may read and write it."))
+        return DataError.exit_code
+    except Exception as error:
         if screen.traceback:
             raise
         screen.error(

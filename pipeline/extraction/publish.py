@@ -59,13 +59,18 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
     done = _gather(job)
     if done is None:
         return None
-    check_images(done.reasons, done.table.ids, skip_bad=skip_bad)
+    skipped = [(done.table.ids[row], reason) for row, reason in sorted(done.reasons.items())]
+    check_images(skipped, len(done.table.ids), skip_bad=skip_bad)
     job.warn_empty_classes(done.table.splits, usable(done.table))
     goal = job.root / done.id[:SHORT]
     entry = None if job.restart else whole_entry(job.root, goal)
     if entry is None:
         with _new_folder(job.root) as folder:
-            _fill(folder, job, done, command)
+            try:
+                _fill(folder, job, done, command)
+            except FileNotFoundError:
+                # Another process has published the entry and removed the shards: the next round finds it.
+                return whole_entry(job.root, goal)
             if goal.exists():
                 set_aside(job.root, goal)
             try:
@@ -96,17 +101,17 @@ def whole_entry(root: Path, path: Path) -> Entry | None:
     return None if damage else entry
 
 
-def check_images(reasons: dict[int, str], ids: list[str], *, skip_bad: bool) -> None:
-    """Refuse unusable images unless they are to be skipped; refuse a source without any usable one."""
-    if not reasons:
+def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) -> None:
+    """Refuse unusable images, (id, reason) each, unless they are to be skipped; refuse a source without others."""
+    if not skipped:
         return
-    some = "; ".join(f"{ids[row]} {reasons[row]}" for row in sorted(reasons)[:SHOWN])
-    more = f"; and {len(reasons) - SHOWN:,} more" if len(reasons) > SHOWN else ""
-    if len(reasons) == len(ids):
-        raise DataError(f"none of the {len(ids):,} images can be used: {some}{more}", "Is this the right folder?")
+    some = "; ".join(f"{sample_id} {reason}" for sample_id, reason in skipped[:SHOWN])
+    more = f"; and {len(skipped) - SHOWN:,} more" if len(skipped) > SHOWN else ""
+    if len(skipped) == total:
+        raise DataError(f"none of the {total:,} images can be used: {some}{more}", "Is this the right folder?")
     if not skip_bad:
         raise DataError(
-            f"{len(reasons):,} of {len(ids):,} images cannot be used: {some}{more}",
+            f"{len(skipped):,} of {total:,} images cannot be used: {some}{more}",
             "Mend or remove them, or pass --on-bad-image skip; what is computed already is kept.",
         )
 
@@ -118,13 +123,16 @@ def _gather(job: Job) -> _Done | None:
     reasons: dict[int, str] = {}
     for number in range(job.shards):
         found = job.work.record(number)
-        if found is None:
+        span = job.span(number)
+        if found is None or found.rows != span.stop - span.start:
             return None
         try:
             rows = job.work.read_shard(found, job.space)
         except CacheError:
             return None
-        first = job.span(number).start
+        first, known = span.start, job.known[span]
+        if not np.array_equal(rows.digests[known], job.digests[span][known]):
+            return None  # another process saw other files: what it committed is not this listing
         reasons |= {first + row: reason for row, reason in found.bad.items()}
         records.append(found)
         parts.append(ShardRows(np.empty(0), rows.digests.copy(), rows.status.copy()))

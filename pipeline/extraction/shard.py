@@ -59,7 +59,7 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     before = job.work.record(number)
     done = job.committed(number)
     if done is not None:
-        job.requested.pop(number, None)
+        _drain(job, number)
         return done[0]
     request_shard(job, number)
     span = job.span(number)
@@ -95,6 +95,12 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     reference = ShardRef(job.work.shard_path(record), record.sha256, record.size, job.recipe.to_json(), versions())
     job.rows.add(reference, shard.rows.digests, shard.rows.status == USABLE)
     return record
+
+
+def _drain(job: Job, number: int) -> None:
+    """Throw away what was asked of the loader for a shard that another process has committed meanwhile."""
+    for _ in range(-(-len(job.requested.pop(number, [])) // job.recipe.batch_size)):
+        job.loader.release(job.loader.next_batch())
 
 
 def request_shard(job: Job, number: int) -> None:
@@ -151,6 +157,8 @@ def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, first: int
         batch = loader.next_batch()
         job.seconds["loading"] += time.perf_counter() - waited
         count -= len(batch.rows)
+        if count < 0 or not first <= min(batch.rows) <= max(batch.rows) < first + len(shard.rows.status):
+            raise AssertionError(f"rows {batch.rows[0]} to {batch.rows[-1]} came for the shard that begins at {first}")
         wanted = _sort_out(job, shard, batch, first, lost, report)
         if wanted:
             _compute_batch(job, shard, batch, wanted, assembly, first, report)

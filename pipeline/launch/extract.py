@@ -245,8 +245,8 @@ def _finished(job: Job) -> Entry | None:
 
 
 def _hit(job: Job, entry: Entry, skip_bad: bool, started: float) -> ExtractResult:
-    reasons = {number: item["reason"] for number, item in enumerate(entry.skipped())}
-    check_images(reasons, [item["id"] for item in entry.skipped()] + ["…"], skip_bad=skip_bad)
+    skipped = [(item["id"], item["reason"]) for item in entry.skipped()]
+    check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
     return _result(job, entry, (0, entry.rows), started)
 
 
@@ -271,10 +271,9 @@ def _make_shards(job: Job, on_progress: OnProgress) -> tuple[int, int]:
         )
 
     on_rows(0, 0, 0)
-    for number, following in zip(missing, [*missing[1:], None], strict=True):
-        request_shard(job, number)
-        if following is not None:
-            request_shard(job, following)
+    for place, number in enumerate(missing):
+        for wanted in missing[place : place + 2]:  # the next one too, so that the workers stay busy in between
+            request_shard(job, wanted)
         extract_shard(job, number, on_rows)
     return counts["computed"], counts["reused"]
 

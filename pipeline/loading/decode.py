@@ -86,9 +86,7 @@ def decode(data: bytes) -> Image.Image:
         raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
         raise BadImageError(f"is too large: {error}") from None
-    except MemoryError:
-        raise BadImageError("needs more memory than a worker may take") from None
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except Exception as error:
         raise BadImageError(f"cannot be decoded: {error or type(error).__name__}") from error

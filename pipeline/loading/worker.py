@@ -97,10 +97,13 @@ class _State:
                     self.pixels[slot, place] = self.preprocess.pixels(decode(encoded.data))
                     return [OK, digest.hex(), facts, read_ns, ""]
             return [KNOWN, digest.hex(), facts, read_ns, ""]
-        except (BadImageError, ValueError, MemoryError) as error:
+        except MemoryError:
+            # Perhaps the machine was full: without a digest it is tried again next time.
             self.pixels[slot, place] = 0
-            reason = str(error) or "needs more memory than a worker may take"
-            return [BAD, digest and digest.hex(), facts, read_ns, reason]
+            return [BAD, None, None, read_ns, "needs more memory than a worker may take"]
+        except (BadImageError, ValueError) as error:
+            self.pixels[slot, place] = 0
+            return [BAD, digest and digest.hex(), facts, read_ns, str(error)]
 
     def _is_known(self, digest: bytes) -> bool:
         at = int(np.searchsorted(self.known, np.bytes_(digest)))

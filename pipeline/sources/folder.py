@@ -141,7 +141,14 @@ class FolderSource:
 def _subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in `folder`, sorted, hidden ones left out."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ class _Walk:
                 name = entry.name
                 if name.startswith("."):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     if self._may_enter(entry, f"{relative}/{name}"):
                         yield from self._found(f"{relative}/{name}")
                     continue

@@ -39,7 +39,7 @@ def open_source(spec: str, *, data_root: Path = Path("data"), follow_symlinks: b
         named = lambda: vision(spec)  # noqa: E731 - opened only if it is what was meant
     if not spec or spec == "folder:":
         raise UsageError("an empty string names no source", "Give a folder, or a data set's name: digits, cifar10, …")
-    if Path(spec).expanduser().exists():
+    if _exists(spec):
         if named is not None:
             raise UsageError(
                 f"{spec!r} is a folder here and also the name of a data set", f"Say which: ./{spec} or {_full(spec)}"
@@ -58,6 +58,13 @@ def open_source(spec: str, *, data_root: Path = Path("data"), follow_symlinks: b
 
 def _full(spec: str) -> str:
     return f"torchvision:{NAMES[spec.lower()]}" if spec.lower() in NAMES else "rename the folder"
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # too long for a path, or no home folder
+        return False
 
 
 def _existing_folder(path: str) -> Path:

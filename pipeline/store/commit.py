@@ -29,7 +29,7 @@ def make_folder(path: Path) -> None:
     while not path.exists():
         missing.append(path)
         path = path.parent
-    with _disk_errors(goal, 0):
+    with disk_errors(goal, 0):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
@@ -73,7 +73,7 @@ def temporary_name(path: Path) -> Path:
 def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Put `data` under the name `path`, whether or not it exists; readers see the old bytes or the new."""
     temporary = temporary_name(path)
-    with _disk_errors(path, len(data)):
+    with disk_errors(path, len(data)):
         write_new(temporary, data)
         try:
             os.replace(temporary, path)
@@ -86,7 +86,7 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
 def publish_file(path: Path, data: bytes | memoryview) -> bool:
     """Put `data` under the name `path` if the name is free. Return whether it was."""
     temporary = temporary_name(path)
-    with _disk_errors(path, len(data)):
+    with disk_errors(path, len(data)):
         write_new(temporary, data)
         try:
             return publish_link(temporary, path)
@@ -99,7 +99,7 @@ def publish_link(source: Path, path: Path) -> bool:
 
     Where links are not to be had the bytes are copied, whole or not at all.
     """
-    with _disk_errors(path, 0):
+    with disk_errors(path, 0):
         try:
             os.link(source, path, follow_symlinks=False)
         except FileExistsError:
@@ -156,7 +156,7 @@ def _same_text(document: dict[str, Any], data: bytes) -> bool:
         return False
 
 
-class _disk_errors:
+class disk_errors:
     """Turn a full or read-only disk into one clear line; everything committed before stays."""
 
     def __init__(self, path: Path, size: int) -> None:
