@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import parse_change, read_config
+from pipeline.config import HeadConfig, parse_change, read_config
 from pipeline.errors import UsageError
+from pipeline.heads.minibatch import HeadSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 SMALL = '[extract]\nsource = "digits"\nbackbone = "resnet18"\n'
@@ -34,6 +35,12 @@ def test_defaults_are_the_reference_recipe(file):
     config = read_config(file(SMALL))
     assert (config.head.optimizer, config.head.lr, config.head.epochs, config.head.batch_size) == ("adam", 1e-3, 5, 64)
     assert config.evaluate.split == "test"
+
+
+def test_defaults_are_those_of_the_library():
+    """The file's model may not import the heads, so its defaults are written twice: they must not drift apart."""
+    defaults = HeadConfig().model_dump()
+    assert {key: defaults[key] for key in HeadSettings().to_json()} == HeadSettings().to_json()
 
 
 def test_changes_win_over_the_file(file):
