@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import CacheError, DataError
 from pipeline.store.catalog import find_entry
-from pipeline.store.entry import Entry, usable
+from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def read_features(entry: Entry) -> Features:
     import torch
 
     table = entry.read_samples()
-    kept = usable(table)
+    kept = table.usable
     x = np.empty((int(kept.sum()), *entry.space.row_shape), entry.space.store_dtype)
     filled = 0
     for first, shard in entry.read_shards():

@@ -33,6 +33,33 @@ def make_photos(root: Path, per_class: int = 12, classes: tuple[str, ...] = ("ap
     return root
 
 
+def make_manifest(**changes) -> dict:
+    """The fields of a manifest that hold nothing of interest."""
+    nothing = {"sha256": "0" * 64, "bytes": 0, "count": 0}
+    body = {
+        "format": "pipeline-entry",
+        "format_version": 1,
+        "id": "0" * 64,
+        "space": {},
+        "space_sha256": "0" * 64,
+        "backbone": {"name": "torchvision/tiny", "weights": "none"},
+        "source": {"kind": "folder", "spec": "photos"},
+        "classes": ["all"],
+        "rows": 0,
+        "samples_listed": 0,
+        "splits": {},
+        "split_rule": None,
+        "samples": nothing,
+        "skipped": nothing,
+        "shards": [],
+        "recipe": {},
+        "versions": {},
+        "command": "",
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return {**body, **changes}
+
+
 @pytest.fixture
 def remembered(monkeypatch):
     """Let files made a moment ago be remembered by the stat index, as files are that lay there for seconds."""

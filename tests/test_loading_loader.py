@@ -22,6 +22,7 @@ from pipeline.loading.loader import CHUNK, Batch, Loader, auto_workers
 from pipeline.loading.memory import SharedMemory
 from pipeline.loading.worker import BAD, KNOWN, OK
 from pipeline.sources.source import ArrayPayload, FilePayload
+from pipeline.store.rows import digest_keys
 
 PREPROCESS = Preprocess(16, 12, "bilinear", (0.5,) * 3, (0.5,) * 3)
 ROOT = Path(pipeline.__file__).parents[1]
@@ -193,7 +194,7 @@ def test_known_digests_are_not_decoded(pictures):
     pictures[2].write_bytes(b"no image, yet known: its row is there")
     known_rows = [0, 2, 5, 7, 39]
     digests = np.array([list(hashlib.sha256(pictures[row].read_bytes()).digest()) for row in known_rows], np.uint8)
-    with Loader(PREPROCESS, batch_size=40, workers=2, known=digests) as loader:
+    with Loader(PREPROCESS, batch_size=40, workers=2, known=digest_keys(digests)) as loader:
         loader.request(range(40), files(pictures))
         [first] = take(loader)
     for row, loaded in enumerate(first.loaded):
@@ -202,15 +203,15 @@ def test_known_digests_are_not_decoded(pictures):
         assert loaded.facts[1] == pictures[row].stat().st_size
 
 
-@pytest.mark.parametrize("place", [0, 15, 31])
+@pytest.mark.parametrize("place", [0, 4, 7])
 def test_a_digest_with_a_zero_byte_is_known_and_one_like_it_is_not(place):
     arrays = [np.array([[value % 256, value // 256]], np.uint8) for value in range(2000)]
     with_zero = [array for array in arrays if array_digest(array)[place] == 0][:4]
     without = [array for array in arrays if 0 not in array_digest(array)][:4]
     known = np.array([list(array_digest(array)) for array in with_zero], np.uint8)
     almost = np.array([list(array_digest(array)) for array in without], np.uint8)
-    almost[:, 31] = 0
-    with Loader(PREPROCESS, batch_size=8, workers=1, known=np.concatenate([known, almost])) as loader:
+    almost[:, 7] = 0
+    with Loader(PREPROCESS, batch_size=8, workers=1, known=digest_keys(np.concatenate([known, almost]))) as loader:
         loader.request(range(8), lambda row: ArrayPayload((with_zero + without)[row]))
         [batch] = take(loader)
     assert [loaded.outcome for loaded in batch.loaded] == [KNOWN] * 4 + [OK] * 4

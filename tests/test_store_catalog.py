@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import make_manifest
 
 from pipeline.errors import CacheError, UsageError
 from pipeline.store.catalog import find_entry, list_entries
@@ -13,8 +14,7 @@ from pipeline.store.commit import write_json
 def make_entry(root: Path, name: str, age: int = 0) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
-    body = {"format": "pipeline-entry", "format_version": 1, "id": name.ljust(64, "0"), "rows": 4}
-    write_json(folder / "entry.json", body, replace=False)
+    write_json(folder / "entry.json", make_manifest(id=name[:16].ljust(64, "0")), replace=False)
     time = 10**18 - age * 10**9
     os.utime(folder / "entry.json", ns=(time, time))
     return folder
@@ -52,7 +52,7 @@ def test_damaged_entries_and_other_folders_are_not_listed(root):
     manifest = root / "aaaa000000000001" / "entry.json"
     text = manifest.read_bytes()
     manifest.unlink()
-    manifest.write_bytes(text.replace(b'"rows": 4', b'"rows": 5'))
+    manifest.write_bytes(text.replace(b'"rows": 0', b'"rows": 5'))
     (root / "quarantine" / "dddd000000000000").mkdir(parents=True)
     (root / "quarantine" / "dddd000000000000" / "entry.json").write_bytes(text)
     (root / "plans" / "eeee000000000000").mkdir(parents=True)

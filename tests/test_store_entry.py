@@ -13,8 +13,9 @@ import pipeline
 from pipeline.digest import sha256_bytes, sha256_file
 from pipeline.errors import CacheError
 from pipeline.store.commit import read_json, write_json
-from pipeline.store.entry import Entry, SampleTable, open_entry, skipped_csv, usable
+from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SPLITS, entry_id
+from pipeline.store.samples import SampleTable, skipped_csv
 
 BAD = "beet/damaged.jpg"
 
@@ -52,12 +53,12 @@ def tiny_table() -> SampleTable:
 
 def test_a_sample_table_comes_back_as_it_was():
     table = tiny_table()
-    back = SampleTable.from_bytes(table.to_bytes())
+    back = SampleTable.from_bytes(table.to_bytes(), 2)
     assert back.ids == table.ids
     for name in ("digests", "labels", "splits", "status"):
         assert (getattr(back, name) == getattr(table, name)).all()
     assert (back.labels.dtype, back.splits.dtype, back.status.dtype) == (np.int64, np.int8, np.uint8)
-    assert usable(back).tolist() == [True, False, True]
+    assert back.usable.tolist() == [True, False, True]
 
 
 def test_equal_sample_tables_are_equal_bytes():
@@ -66,7 +67,7 @@ def test_equal_sample_tables_are_equal_bytes():
 
 def test_a_sample_table_without_samples_comes_back():
     empty = SampleTable([], np.zeros((0, 32), np.uint8), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int))
-    assert SampleTable.from_bytes(empty.to_bytes()).ids == []
+    assert SampleTable.from_bytes(empty.to_bytes(), 0).ids == []
 
 
 def test_an_entry_says_what_was_extracted(extracted):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_manifest
 
 from pipeline.digest import sha256_bytes
-from pipeline.store.commit import write_json
-from pipeline.store.entry import SampleTable, skipped_csv
 from pipeline.store.key import FeatureSpace, Recipe, entry_id
+from pipeline.store.publish import publish_entry
 from pipeline.store.rows import OPEN_SHARDS, RowIndex, ShardRef, index_rows
+from pipeline.store.samples import SampleTable, skipped_csv
 from pipeline.store.shard import ShardRows, shard_bytes
 from pipeline.store.statindex import ROW
 from pipeline.store.work import WorkFolder
@@ -43,7 +44,7 @@ def make_index(folder: Path, shards: list[ShardRows]) -> RowIndex:
 
 def fetch(index: RowIndex, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     out = np.full((len(digests), 4), np.nan, np.float32)
-    return index.fetch(index.find(digests), out), out
+    return index.fetch(index.find(digests), digests, out), out
 
 
 def damage(path: Path) -> None:
@@ -58,7 +59,7 @@ def test_an_empty_index_finds_nothing():
     digests = make_rows(0).digests
     assert (index.find(digests) == -1).all()
     assert index.find(digests[:0]).shape == (0, 2)
-    assert index.digests.shape == (0, 32)
+    assert index.keys.shape == (0,)
     assert not fetch(index, digests)[0].any()
 
 
@@ -66,7 +67,7 @@ def test_an_empty_index_finds_nothing():
 def test_every_row_of_every_shard_is_found_where_it_lies(tmp_path, sizes):
     shards = [make_rows(seed, n) for seed, n in enumerate(sizes)]
     index = make_index(tmp_path, shards)
-    assert len(index.digests) == sum(sizes)
+    assert len(index.keys) == sum(sizes)
     for number, rows in enumerate(shards):
         places = index.find(rows.digests)
         assert (places[:, 0] == number).all()
@@ -144,7 +145,7 @@ def test_rows_of_a_damaged_shard_are_dropped_and_all_others_had(tmp_path, caplog
     assert "2.h5 is damaged" in caplog.text
     assert "computed again" in caplog.text
     assert (index.find(shards[2].digests) == -1).all()
-    assert len(index.digests) == 15
+    assert len(index.keys) == 15
     assert fetch(index, digests)[0].sum() == 15
 
 
@@ -154,7 +155,7 @@ def test_shards_can_be_left_out(tmp_path):
     index.forget([1, 3])
     assert [fetch(index, rows.digests)[0].all() for rows in shards] == [True, False, True, False, True]
     index.forget([])
-    assert len(index.digests) == 15
+    assert len(index.keys) == 15
 
 
 def test_an_index_all_of_whose_shards_are_gone_finds_nothing(tmp_path, caplog):
@@ -164,7 +165,7 @@ def test_an_index_all_of_whose_shards_are_gone_finds_nothing(tmp_path, caplog):
     assert not fetch(index, rows.digests)[0].any()
     assert "0.h5 is missing" in caplog.text
     assert (index.find(rows.digests) == -1).all()
-    assert index.digests.shape == (0, 32)
+    assert index.keys.shape == (0,)
     fresh = make_rows(1)
     index.add(put(tmp_path, fresh, "fresh.h5"), fresh.digests, fresh.status == 0)
     assert fetch(index, fresh.digests)[0].all()
@@ -194,30 +195,18 @@ def make_entry(root: Path, shards: list[ShardRows], recipe: Recipe = RECIPE, spa
     ids = [f"{number}.jpg" for number in range(n)]
     table = SampleTable(ids, digests, np.zeros(n, int), np.zeros(n, int), np.concatenate([r.status for r in shards]))
     name = entry_id(space, ["all"], ids, digests, table.labels, table.splits)
-    folder = root / name[:16]
-    (folder / "shards").mkdir(parents=True)
-    listed = []
+    paths, listed = [], []
     for number, rows in enumerate(shards):
         data = shard_bytes(space, rows)
-        (folder / "shards" / f"{number:05d}.h5").write_bytes(data)
+        paths.append(root / f"{name[:16]}-{number}.h5")
+        paths[-1].write_bytes(data)
         facts = {"sha256": sha256_bytes(data), "bytes": len(data), "rows": len(rows.status)}
         listed.append({**facts, "recipe": recipe.to_json(), "facts": {"versions": VERSIONS}})
-    samples, skipped = table.to_bytes(), skipped_csv(ids, {})
-    (folder / "samples.h5").write_bytes(samples)
-    (folder / "skipped.csv").write_bytes(skipped)
-    body = {
-        "format": "pipeline-entry",
-        "format_version": 1,
-        "id": name,
-        "space": space.to_json(),
-        "space_sha256": space.sha256,
-        "classes": ["all"],
-        "samples": {"sha256": sha256_bytes(samples), "bytes": len(samples)},
-        "skipped": {"sha256": sha256_bytes(skipped), "bytes": len(skipped), "count": 0},
-        "shards": listed,
-    }
-    write_json(folder / "entry.json", body, replace=False)
-    return folder
+    body = make_manifest(id=name, space=space.to_json(), space_sha256=space.sha256, classes=["all"], shards=listed)
+    entry = publish_entry(root, body, paths, table, skipped_csv(ids, {}))
+    for path in paths:
+        path.unlink()
+    return entry.path
 
 
 def make_work(root: Path, shards: list[ShardRows], recipe: Recipe = RECIPE, space: FeatureSpace = SPACE) -> WorkFolder:
@@ -247,7 +236,7 @@ def test_rows_are_found_in_finished_entries_and_in_work_in_progress(tmp_path):
 
 
 def test_a_cache_that_is_not_there_has_no_rows(tmp_path):
-    assert len(look(tmp_path / "nothing").digests) == 0
+    assert len(look(tmp_path / "nothing").keys) == 0
 
 
 @pytest.mark.parametrize("change", [{"weights": "1" * 64}, {"preprocess": {"mean": [0.25]}}, {"pool": "mean"}])
@@ -263,7 +252,7 @@ def test_a_space_with_a_tuple_in_it_finds_its_work(tmp_path):
     space = replace(SPACE, preprocess={"mean": (0.5,)})
     assert space.sha256 == SPACE.sha256
     make_work(tmp_path, [make_rows(0)], space=space)
-    assert len(look(tmp_path, space=space).digests) == 5
+    assert len(look(tmp_path, space=space).keys) == 5
 
 
 def test_rows_of_the_same_recipe_come_first_and_other_engines_can_be_left_out(tmp_path):
@@ -278,7 +267,7 @@ def test_rows_of_the_same_recipe_come_first_and_other_engines_can_be_left_out(tm
         assert (out == first.features[:3]).all()
         only = look(tmp_path, recipe, engine_only=True)
         assert len(only.shards) == 1
-        assert (only.digests.shape[0], fetch(only, first.digests)[0].all()) == (5, True)
+        assert (len(only.keys), fetch(only, first.digests)[0].all()) == (5, True)
 
 
 def test_rows_are_found_although_the_sample_table_is_damaged(tmp_path, caplog):

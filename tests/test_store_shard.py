@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError
+from pipeline.store.columns import LIBVER
 from pipeline.store.key import FeatureSpace
-from pipeline.store.shard import LIBVER, ShardRows, parse_shard, read_shard, shard_bytes
+from pipeline.store.shard import ShardRows, parse_shard, read_shard, shard_bytes
 
 SPACE = FeatureSpace("torchvision/tiny", "0" * 64, "input:fc", "none", {"mean": [0.5]}, "float32", "float32", (4,))
 NAMES = ["features", "image_sha256", "status"]
@@ -125,7 +126,7 @@ def test_a_shard_cut_short_or_made_longer_is_seen(tmp_path):
             read_shard(path, sha256, size, SPACE)
     for more in (b"\0", data):
         path.write_bytes(data + more)
-        with pytest.raises(CacheError, match=f"more than {size:,} bytes"):
+        with pytest.raises(CacheError, match=f"bytes where {size:,} were committed"):
             read_shard(path, sha256, size, SPACE)
 
 

@@ -10,7 +10,8 @@ from conftest import SPACE, make_photos
 import pipeline
 from pipeline.digest import sha256_bytes
 from pipeline.store.commit import write_json
-from pipeline.store.entry import Entry, SampleTable, open_entry
+from pipeline.store.entry import Entry, open_entry
+from pipeline.store.samples import SampleTable
 from pipeline.store.verify import find_damage, set_aside
 
 FILES = ["samples.h5", "skipped.csv", "shards/00000.h5", "shards/00001.h5"]

@@ -58,7 +58,7 @@ def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
     """Compute some listing rows again and compare them with the cache; say what came of it."""
     chosen = rows[np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int)]
     cached = np.zeros((len(chosen), *job.space.row_shape), job.space.store_dtype)
-    had = job.rows.fetch(job.rows.find(job.digests[chosen]), cached)
+    had = job.rows.fetch(job.rows.find(job.digests[chosen]), job.digests[chosen], cached)
     with Loader(job.backbone.preprocess, batch_size=job.recipe.batch_size, workers=1) as loader:
         loader.request(range(len(chosen)), lambda place: job.payload(int(chosen[place])))
         batch = loader.next_batch()

@@ -117,7 +117,7 @@ class Job:
     @cached_property
     def loader(self) -> Loader:
         """The loading processes; images whose rows lie in the cache are hashed but not decoded."""
-        return self._start_loader(self.rows.digests)
+        return self._start_loader(self.rows.keys)
 
     @cached_property
     def plain_loader(self) -> Loader:

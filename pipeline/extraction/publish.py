@@ -1,10 +1,5 @@
 """From committed shards to a finished entry, which appears whole or not at all."""
 
-import contextlib
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,24 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError, DataError
 from pipeline.extraction.job import Job
-from pipeline.store.commit import make_folder, publish_link, sync_folder, write_json, write_new
-from pipeline.store.entry import (
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    SAMPLES,
-    SHARDS,
-    SKIPPED,
-    Entry,
-    SampleTable,
-    open_entry,
-    skipped_csv,
-    usable,
-)
-from pipeline.store.key import SHORT, SPLITS
+from pipeline.store.entry import Entry, open_entry
+from pipeline.store.key import SHORT
+from pipeline.store.publish import publish_entry
+from pipeline.store.samples import SampleTable, skipped_csv
 from pipeline.store.shard import ShardRows
 from pipeline.store.statindex import StatIndex
 from pipeline.store.verify import find_changed, set_aside
@@ -61,25 +44,19 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
         return None
     skipped = [(done.table.ids[row], reason) for row, reason in sorted(done.reasons.items())]
     check_images(skipped, len(done.table.ids), skip_bad=skip_bad)
-    job.warn_empty_classes(done.table.splits, usable(done.table))
+    job.warn_empty_classes(done.table.splits, done.table.usable)
     goal = job.root / done.id[:SHORT]
     entry = None if job.restart else whole_entry(job.root, goal)
     if entry is None:
-        with _new_folder(job.root) as folder:
-            try:
-                _fill(folder, job, done, command)
-            except FileNotFoundError:
-                # Another process has published the entry and removed the shards: the next round finds it.
-                return whole_entry(job.root, goal)
-            if goal.exists():
-                set_aside(job.root, goal)
-            try:
-                os.rename(folder, goal)
-            except OSError:
-                if not goal.exists():  # else another process has just published the same entry
-                    raise
-            sync_folder(job.root)
-        entry = open_entry(goal)
+        paths = [job.work.shard_path(record) for record in done.records]
+        ledger = skipped_csv(done.table.ids, done.reasons)
+        try:
+            entry = publish_entry(
+                job.root, _manifest(job, done, command), paths, done.table, ledger, replace=job.restart
+            )
+        except FileNotFoundError:
+            # Another process has published the entry and removed the shards: the next round finds it.
+            return whole_entry(job.root, goal)
     _save_stat_index(job, done.records)
     job.work.discard()
     return entry
@@ -143,23 +120,17 @@ def _gather(job: Job) -> _Done | None:
     return _Done(records, table, reasons, rule, job.final_id(digests))
 
 
-@contextlib.contextmanager
-def _new_folder(root: Path) -> Iterator[Path]:
-    """Make a folder under `root` with a name of its own; it is gone afterwards unless it was renamed."""
-    folder = root / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    make_folder(folder / SHARDS)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _fill(folder: Path, job: Job, done: _Done, command: str) -> None:
-    """Write all files of an entry, the manifest last."""
-    shards = []
-    for number, record in enumerate(done.records):
-        publish_link(job.work.shard_path(record), folder / SHARDS / f"{number:05d}.h5")
-        shards.append(
+def _manifest(job: Job, done: _Done, command: str) -> dict[str, Any]:
+    """Return the fields of the manifest that the store does not know by itself."""
+    return {
+        "id": done.id,
+        "space": job.space.to_json(),
+        "space_sha256": job.space.sha256,
+        "backbone": {"name": job.backbone.name, "weights": job.backbone.weights},
+        "source": {**job.source.describe(), "spec": job.source.spec},
+        "classes": list(job.listing.classes),
+        "split_rule": done.split_rule,
+        "shards": [
             {
                 "sha256": record.sha256,
                 "bytes": record.size,
@@ -167,37 +138,13 @@ def _fill(folder: Path, job: Job, done: _Done, command: str) -> None:
                 "recipe": job.recipe.to_json(),
                 "facts": record.facts,
             }
-        )
-    samples = done.table.to_bytes()
-    skipped = skipped_csv(done.table.ids, done.reasons)
-    write_new(folder / SAMPLES, samples)
-    write_new(folder / SKIPPED, skipped)
-    ok = usable(done.table)
-    counts = np.bincount(done.table.splits[ok], minlength=len(SPLITS)).tolist()
-    body = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "id": done.id,
-        "space": job.space.to_json(),
-        "space_sha256": job.space.sha256,
-        "backbone": {"name": job.backbone.name, "weights": job.backbone.weights},
-        "source": {**job.source.describe(), "spec": job.source.spec},
-        "classes": list(job.listing.classes),
-        "rows": int(ok.sum()),
-        "samples_listed": len(done.table.ids),
-        "splits": {name: count for name, count in zip(SPLITS, counts, strict=True) if count},
-        "split_rule": done.split_rule,
-        "samples": {"sha256": sha256_bytes(samples), "bytes": len(samples)},
-        "skipped": {"sha256": sha256_bytes(skipped), "bytes": len(skipped), "count": len(done.reasons)},
-        "shards": shards,
+            for record in done.records
+        ],
         "recipe": job.recipe.to_json(),
         "versions": versions(),
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(folder / MANIFEST, body, replace=False)
-    sync_folder(folder / SHARDS)
-    sync_folder(folder)
 
 
 def _save_stat_index(job: Job, records: list[Record]) -> None:

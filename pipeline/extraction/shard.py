@@ -137,7 +137,7 @@ def _take_known(job: Job, shard: _Shard, rows: list[int], first: int, report: On
     at = np.array(rows)
     shard.rows.digests[at - first] = job.digests[at]
     features = np.zeros((len(at), *job.space.row_shape), job.space.store_dtype)
-    had = job.rows.fetch(trust_rows(job, at, job.rows.find(job.digests[at])), features)
+    had = job.rows.fetch(trust_rows(job, at, job.rows.find(job.digests[at])), job.digests[at], features)
     shard.rows.features[at[had] - first] = features[had]
     shard.reused += int(had.sum())
     report(0, int(had.sum()), 0)
@@ -177,7 +177,7 @@ def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int]
     _remember(job, shard, batch, rows, digests)
 
     features = np.zeros((len(rows), *job.space.row_shape), job.space.store_dtype)
-    had = job.rows.fetch(trust_rows(job, rows, job.rows.find(digests)), features)
+    had = job.rows.fetch(trust_rows(job, rows, job.rows.find(digests)), digests, features)
     wanted = []
     for place, item in enumerate(batch.loaded):
         row = int(rows[place]) - first

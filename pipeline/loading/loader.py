@@ -103,7 +103,8 @@ def auto_workers() -> int:
 class Loader:
     """Decodes images in `workers` processes into batches of a fixed size. Use as a context manager.
 
-    `known` (m, 32) uint8 are image digests that need no decoding: such images come back as KNOWN.
+    Images whose digest's first 8 bytes are in `known` (m,) uint64 (big-endian) need no decoding: they come back as
+    KNOWN.
     """
 
     def __init__(
@@ -118,12 +119,11 @@ class Loader:
         self.batch_size, self.workers, self.image_timeout = batch_size, workers, image_timeout
         self.slots = workers + 2
         shape = (self.slots, batch_size, preprocess.crop, preprocess.crop, 3)
-        digests = np.empty((0, 32), np.uint8) if known is None else np.ascontiguousarray(known, np.uint8)
-        ordered = np.sort(digests.view("S32").reshape(-1))
+        ordered = np.empty(0, np.uint64) if known is None else np.sort(known.astype(np.uint64, copy=False))
         self._pixel_memory = SharedMemory(int(np.prod(shape)))
         self._progress_memory = SharedMemory(8 * workers)
-        self._known_memory = SharedMemory(32 * len(ordered))
-        self._known_memory.array(ordered.shape, "S32")[:] = ordered
+        self._known_memory = SharedMemory(8 * len(ordered))
+        self._known_memory.array(ordered.shape, "u8")[:] = ordered
         self._pixels = self._pixel_memory.array(shape, "u1")
         self._progress = self._progress_memory.array((workers,), "<i8")
         self._setup = {

@@ -76,8 +76,8 @@ class _State:
         self.progress = SharedMemory.attach(setup["progress_fd"], 8 * setup["workers"]).array(
             (setup["workers"],), "<i8"
         )
-        known = SharedMemory.attach(setup["known_fd"], 32 * setup["known"])
-        self.known = known.array((setup["known"],), "S32")
+        known = SharedMemory.attach(setup["known_fd"], 8 * setup["known"])
+        self.known = known.array((setup["known"],), "u8")
 
     def serve(self, slot: int, place: int, item: dict[str, Any], array: bytes | None) -> list[Any]:
         """Return [outcome, digest or None, facts or None, time of reading, reason]."""
@@ -106,9 +106,9 @@ class _State:
             return [BAD, digest and digest.hex(), facts, read_ns, str(error)]
 
     def _is_known(self, digest: bytes) -> bool:
-        at = int(np.searchsorted(self.known, np.bytes_(digest)))
-        # numpy drops trailing NULs of what it returns; with them back the comparison is of all 32 bytes.
-        return at < len(self.known) and bytes(self.known[at]).ljust(32, b"\0") == digest
+        key = np.uint64(int.from_bytes(digest[:8], "big"))
+        at = int(np.searchsorted(self.known, key))
+        return at < len(self.known) and bool(self.known[at] == key)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,28 @@ the loser finds out and compares. HDF5 itself never calls fsync, which is why it
 and come through here as bytes.
 """
 
+import contextlib
 import errno
 import json
 import os
 import secrets
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.digest import is_sealed, seal
 from pipeline.errors import CacheError
+from pipeline.store.verified import read_whole
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
 """What `link` answers where hard links are not to be had."""
 
 MAX_JSON_BYTES = 256 << 20
+TEMPORARY = ".tmp-"
+LEFTOVER_SECONDS = 3600.0
+"""No write takes so long: what is older belonged to a process that was killed."""
 
 
 def make_folder(path: Path) -> None:
@@ -59,7 +67,8 @@ def write_new(path: Path, data: bytes | memoryview) -> None:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     except BaseException:
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         raise
     finally:
         os.close(descriptor)
@@ -67,7 +76,64 @@ def write_new(path: Path, data: bytes | memoryview) -> None:
 
 def temporary_name(path: Path) -> Path:
     """Return a name beside `path` that no other process uses."""
-    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+@contextlib.contextmanager
+def temporary_folder(root: Path) -> Iterator[Path]:
+    """Make a folder under `root` with a name of its own; it is gone afterwards unless it was renamed."""
+    make_folder(root)
+    folder = temporary_name(root / "new")
+    with disk_errors(folder, 0):
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: at once for whoever looks, then file by file.
+
+    Raises:
+        CacheError: if it may not be removed.
+    """
+    gone = temporary_name(path)
+    with disk_errors(path, 0):
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def leftovers(folders: list[Path], older_than: float = LEFTOVER_SECONDS) -> list[Path]:
+    """Return temporary files and folders in `folders` that killed processes left: untouched for so many seconds."""
+    found = []
+    before = time.time() - older_than
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            found += [folder / entry.name for entry in entries if entry.name.startswith(TEMPORARY)]
+    return [path for path in found if _last_change(path) < before]
+
+
+def _last_change(path: Path) -> float:
+    """Return when a file, or a folder and what lies in it, was last changed; the future for what is gone."""
+    try:
+        times = [path.lstat().st_mtime]
+        if path.is_dir() and not path.is_symlink():
+            times += [inner.lstat().st_mtime for inner in path.iterdir()]
+    except OSError:
+        return float("inf")
+    return max(times)
+
+
+def remove_leftovers(found: list[Path]) -> None:
+    """Remove what `leftovers` returned; what cannot be removed stays."""
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
@@ -94,10 +160,11 @@ def publish_file(path: Path, data: bytes | memoryview) -> bool:
             temporary.unlink(missing_ok=True)
 
 
-def publish_link(source: Path, path: Path) -> bool:
+def publish_link(source: Path, path: Path, *, sync: bool = True) -> bool:
     """Give the durable file `source` the further name `path` if it is free. Return whether it was.
 
-    Where links are not to be had the bytes are copied, whole or not at all.
+    Where links are not to be had the bytes are copied, whole or not at all. Without `sync` the caller makes the
+    folder's names durable, once for many.
     """
     with disk_errors(path, 0):
         try:
@@ -112,7 +179,8 @@ def publish_link(source: Path, path: Path) -> bool:
             # Without links no call both refuses an existing name and publishes whole bytes; names in the
             # cache are decided by content, so a race replaces a file by an equal one.
             replace_file(path, source.read_bytes())
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     return True
 
 
@@ -132,13 +200,10 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         CacheError: if its bytes are not what was written.
     """
+    data = read_whole(path, MAX_JSON_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-        document = json.loads(data) if len(data) <= MAX_JSON_BYTES else None
-    except FileNotFoundError:
-        raise
-    except (ValueError, RecursionError, OSError) as error:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise CacheError(f"{path} cannot be read: {error}") from error
     # The seal covers the values; comparing the text with its own spelling covers every byte of the file.
     if not isinstance(document, dict) or not _same_text(document, data):
@@ -157,7 +222,10 @@ def _same_text(document: dict[str, Any], data: bytes) -> bool:
 
 
 class disk_errors:
-    """Turn a full or read-only disk into one clear line; everything committed before stays."""
+    """Turn a full, read-only or failing disk into one clear line; everything committed before stays.
+
+    A missing file and one that is in the way pass through: they tell what another process did.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
@@ -166,7 +234,7 @@ class disk_errors:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) or isinstance(error, FileNotFoundError | FileExistsError):
             return
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CacheError(
@@ -177,3 +245,8 @@ class disk_errors:
             raise CacheError(
                 f"cannot write {self.path}: {error.strerror}", "Choose a folder you may write with --cache-dir."
             ) from error
+        # Never retried: after a failed fsync the kernel may have dropped the very pages that were not written.
+        raise CacheError(
+            f"cannot write {self.path}: {error.strerror or error}",
+            "Everything committed so far is kept: see to the disk and run the same command again.",
+        ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.digest import sha256_json
 from pipeline.errors import CacheError
 from pipeline.store.catalog import list_entries
-from pipeline.store.entry import Entry, usable
+from pipeline.store.entry import Entry
 from pipeline.store.key import FeatureSpace, Recipe
 from pipeline.store.shard import USABLE, ShardRows, read_shard
 from pipeline.store.work import WorkFolder, list_work
@@ -37,19 +37,19 @@ class ShardRef:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Rows sorted by key: `keys` (m,) big-endian uint64, `digests` (m, 32), `places` (m, 2)."""
+    """Rows sorted by key: `keys` (m,) uint64, `places` (m, 2) int32."""
 
     keys: np.ndarray
-    digests: np.ndarray
     places: np.ndarray
 
 
 @dataclass
 class RowIndex:
-    """Finds rows by image digest: binary searches over the first 8 bytes of the digests.
+    """Finds rows by image digest: binary searches over the first 8 bytes of the digests, 16 bytes of memory a row.
 
-    A place is (position in `shards`, row within the shard). Rows are kept in sorted segments, which are
-    merged when the last is as large as the one before, so that adding shard after shard stays cheap.
+    A place is (position in `shards`, row within the shard). `find` goes by the 8 bytes; `fetch` compares all 32
+    with those in the shard itself before it takes a row. Rows are kept in sorted segments, which are merged when
+    the last is as large as the one before, so that adding shard after shard stays cheap.
     """
 
     space: FeatureSpace
@@ -60,36 +60,35 @@ class RowIndex:
     def add(self, ref: ShardRef, digests: np.ndarray, rows_usable: np.ndarray) -> None:
         """Add a shard with its digests (n, 32) and which rows are usable (n,); what is known already stays."""
         rows = np.flatnonzero(rows_usable)
-        places = np.stack([np.full(len(rows), len(self.shards)), rows], axis=1)
+        places = np.stack([np.full(len(rows), len(self.shards)), rows], axis=1).astype(np.int32)
         self.shards.append(ref)
-        self._segments.append(_segment(digests[rows], places))
+        self._segments.append(_segment(digest_keys(digests[rows]), places))
         while len(self._segments) > 1 and len(self._segments[-1].keys) >= len(self._segments[-2].keys):
             last, before = self._segments.pop(), self._segments.pop()
-            merged = _segment(
-                np.concatenate([before.digests, last.digests]), np.concatenate([before.places, last.places])
-            )
+            merged = _segment(np.concatenate([before.keys, last.keys]), np.concatenate([before.places, last.places]))
             self._segments.append(merged)
 
     @property
-    def digests(self) -> np.ndarray:
-        """The digests (m, 32) of all rows known."""
-        return np.concatenate([np.empty((0, 32), np.uint8), *(segment.digests for segment in self._segments)])
+    def keys(self) -> np.ndarray:
+        """The keys (m,) uint64 of all rows known: the first 8 bytes of their digests."""
+        return np.concatenate([np.empty(0, np.uint64), *(segment.keys for segment in self._segments)])
 
     def find(self, digests: np.ndarray) -> np.ndarray:
-        """Return places (n, 2) of `digests` (n, 32), -1 where a digest is not known."""
+        """Return places (n, 2) int64 of `digests` (n, 32), -1 where a digest's first 8 bytes are not known."""
         places = np.full((len(digests), 2), -1, np.int64)
-        keys = _keys(digests)
+        keys = digest_keys(digests)
         for segment in self._segments:
             if len(segment.keys) and len(keys):
                 at = np.minimum(np.searchsorted(segment.keys, keys), len(segment.keys) - 1)
-                hit = (segment.digests[at] == digests).all(axis=1) & (places[:, 0] < 0)
+                hit = (segment.keys[at] == keys) & (places[:, 0] < 0)
                 places[hit] = segment.places[at[hit]]
         return places
 
-    def fetch(self, places: np.ndarray, out: np.ndarray) -> np.ndarray:
+    def fetch(self, places: np.ndarray, digests: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Copy rows at `places` (n, 2) into `out` (n, *row_shape). Return which were had (n,) bool.
 
-        Rows of a shard that turns out to be damaged are not had, and not found again.
+        A row is had if its digest in the shard is the one in `digests` (n, 32). Rows of a shard that turns out to
+        be damaged are not had, and not found again.
         """
         had = np.zeros(len(places), bool)
         for number in np.unique(places[:, 0][places[:, 0] >= 0]):
@@ -97,17 +96,17 @@ class RowIndex:
             if rows is None:
                 self.forget([int(number)])
                 continue
-            here = places[:, 0] == number
-            out[here] = rows.features[places[here, 1]]
-            had |= here
+            here = np.flatnonzero(places[:, 0] == number)
+            there = places[here, 1]
+            equal = (rows.digests[there] == digests[here]).all(axis=1)
+            out[here[equal]] = rows.features[there[equal]]
+            had[here[equal]] = True
         return had
 
     def forget(self, numbers: list[int]) -> None:
         """Leave out the rows of some shards from now on."""
         kept = [(segment, ~np.isin(segment.places[:, 0], numbers)) for segment in self._segments]
-        self._segments = [
-            _Segment(segment.keys[keep], segment.digests[keep], segment.places[keep]) for segment, keep in kept
-        ]
+        self._segments = [_Segment(segment.keys[keep], segment.places[keep]) for segment, keep in kept]
 
     def _read(self, number: int) -> ShardRows | None:
         if number in self._open:
@@ -170,7 +169,7 @@ def _entry_shards(entry: Entry) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarr
         span = slice(first, first + shard["rows"])
         first = span.stop
         if samples is not None:
-            yield ref, samples.digests[span], usable(samples)[span]
+            yield ref, samples.digests[span], samples.usable[span]
             continue
         try:
             rows = entry.read_shard(number)
@@ -195,12 +194,13 @@ def _work_shards(
         yield ref, rows.digests, rows.status == USABLE
 
 
-def _segment(digests: np.ndarray, places: np.ndarray) -> _Segment:
-    # np.unique keeps the first of equal keys, so earlier rows win. Two digests that share 64 bits lose one of
-    # them, which costs a recomputation and never gives a wrong row: `find` compares all 32 bytes.
-    keys, first = np.unique(_keys(digests), return_index=True)
-    return _Segment(keys, digests[first], places[first])
+def _segment(keys: np.ndarray, places: np.ndarray) -> _Segment:
+    # np.unique keeps the first of equal keys, so earlier rows win. Of two digests that share 64 bits one is lost,
+    # which costs a recomputation and never gives a wrong row: `fetch` compares all 32 bytes.
+    unique, first = np.unique(keys, return_index=True)
+    return _Segment(unique, places[first])
 
 
-def _keys(digests: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(digests[:, :8]).view(">u8").reshape(-1)
+def digest_keys(digests: np.ndarray) -> np.ndarray:
+    """Return the first 8 bytes of digests (n, 32) uint8 as big-endian numbers (n,) uint64."""
+    return np.ascontiguousarray(digests[:, :8]).view(">u8").reshape(-1).astype(np.uint64)

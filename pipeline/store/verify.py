@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from pipeline.digest import sha256_file
 from pipeline.errors import CacheError
 from pipeline.store.catalog import QUARANTINE
-from pipeline.store.commit import make_folder, sync_folder
+from pipeline.store.commit import disk_errors, make_folder, sync_folder
 from pipeline.store.entry import READERS, SAMPLES, SKIPPED, Entry
 
 
@@ -47,9 +48,11 @@ def find_foreign(entry: Entry) -> list[Damage]:
 
 def _reason(path: Path, sha256: str, size: int) -> str:
     try:
-        found = path.stat().st_size
-        if found != size:
-            return f"{found:,} bytes where {size:,} were committed"
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return "is no regular file"
+        if found.st_size != size:
+            return f"{found.st_size:,} bytes where {size:,} were committed"
         return "" if sha256_file(path) == sha256 else "its bytes do not have the SHA-256 in the manifest"
     except FileNotFoundError:
         return "missing"
@@ -63,8 +66,9 @@ def set_aside(root: Path, path: Path) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     name = "-".join(path.relative_to(root).parts) if path.is_relative_to(root) else path.name
     goal = root / QUARANTINE / f"{stamp}-{name}"
-    with contextlib.suppress(FileNotFoundError):  # another process was quicker
-        os.rename(path, goal)
-    sync_folder(path.parent)
-    sync_folder(goal.parent)
+    with disk_errors(path, 0):
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            os.rename(path, goal)
+        sync_folder(path.parent)
+        sync_folder(goal.parent)
     return goal

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,12 +20,14 @@ import numpy as np
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError
 from pipeline.store.commit import (
+    leftovers,
     make_folder,
     publish_file,
     publish_link,
     read_json,
+    remove_folder,
+    remove_leftovers,
     replace_file,
-    temporary_name,
     write_json,
 )
 from pipeline.store.key import SHORT, FeatureSpace, Recipe
@@ -104,6 +105,8 @@ class WorkFolder:
     def __init__(self, root: Path, plan: str) -> None:
         self.path = root / "plans" / plan[:SHORT]
         self.plan = plan
+        self._pinning: dict[str, Any] | None = None
+        """What `pin` wrote, to be written again if another process removes the folder."""
 
     def pinned(self) -> Recipe | None:
         """Return the recipe work was started with, or None if it has not started."""
@@ -132,8 +135,12 @@ class WorkFolder:
             "space": space.to_json(),
             "about": about,
         }
-        self._publishing(lambda: write_json(self.path / PLAN, body, replace=False))
-        return self.pinned() or recipe
+        remove_leftovers(leftovers([self.path, self.path / RECORDS, self.path / SHARDS]))
+        self._pinning = body
+        self._publishing(lambda: None)
+        found = self.pinned() or recipe
+        self._pinning = {**body, "recipe": found.to_json()}
+        return found
 
     def record(self, number: int) -> Record | None:
         """Return shard `number`'s commit record, or None if it is not done or its record is damaged."""
@@ -200,12 +207,17 @@ class WorkFolder:
 
     def _publishing(self, publish: Callable[[], T]) -> T:
         """Call `publish` with the folders in place, again if another process removes them under it."""
-        for _ in range(TRIES - 1):
+        for left in reversed(range(TRIES)):
             make_folder(self.path / RECORDS)
             make_folder(self.path / SHARDS)
-            with contextlib.suppress(FileNotFoundError):
+            try:
+                if self._pinning is not None and not (self.path / PLAN).exists():
+                    write_json(self.path / PLAN, self._pinning, replace=False)
                 return publish()
-        return publish()
+            except FileNotFoundError:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     def _publish_bytes(self, data: bytes, sha256: str, equal: Mapping[str, Path]) -> None:
         path = self.path / SHARDS / f"{sha256}.h5"
@@ -235,10 +247,8 @@ class WorkFolder:
 
     def discard(self) -> None:
         """Remove the folder; another process that still works on it starts its next commit anew."""
-        gone = temporary_name(self.path)
-        with contextlib.suppress(OSError):
-            os.rename(self.path, gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        with contextlib.suppress(CacheError):
+            remove_folder(self.path)
 
     def _record_path(self, number: int) -> Path:
         return self.path / RECORDS / f"{number:05d}.json"

@@ -1,0 +1,105 @@
+"""A finished entry put in its place: its folder appears whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.digest import sha256_bytes
+from pipeline.errors import CacheError
+from pipeline.store.commit import (
+    disk_errors,
+    publish_link,
+    remove_folder,
+    sync_folder,
+    temporary_folder,
+    temporary_name,
+    write_json,
+    write_new,
+)
+from pipeline.store.entry import MANIFEST, SAMPLES, SHARDS, SKIPPED, Entry, open_entry
+from pipeline.store.key import SHORT, SPLITS
+from pipeline.store.manifest import FORMAT, FORMAT_VERSION
+from pipeline.store.samples import SampleTable
+from pipeline.store.verify import find_damage
+
+
+def publish_entry(
+    root: Path,
+    body: dict[str, Any],
+    shards: Sequence[Path],
+    table: SampleTable,
+    skipped: bytes,
+    *,
+    replace: bool = False,
+) -> Entry:
+    """Put an entry under `root`: durable `shards` are linked, everything else is written.
+
+    Args:
+        root: the cache root.
+        body: the manifest's fields, without those that follow from the other arguments.
+        shards: the files that `body["shards"]` describes, in order.
+        table: the sample table.
+        skipped: the ledger of unusable images.
+        replace: whether an entry of the same id that is there and whole gives way.
+
+    Raises:
+        FileNotFoundError: if a shard is gone.
+        CacheError: if the disk is full or cannot be written.
+    """
+    goal = root / str(body["id"])[:SHORT]
+    with temporary_folder(root) as folder, disk_errors(goal, 0):
+        _fill(folder, body, shards, table, skipped)
+        there = None if replace else _whole(goal)
+        if there is not None:
+            return there
+        old = temporary_name(goal)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(goal, old)
+        try:
+            os.rename(folder, goal)
+        except OSError:
+            if not (goal / MANIFEST).exists():  # else another process has just published the same entry
+                raise
+        sync_folder(root)
+        remove_folder(old)
+    return open_entry(goal)
+
+
+def _whole(path: Path) -> Entry | None:
+    try:
+        entry = open_entry(path)
+    except CacheError:
+        return None
+    return None if find_damage(entry) else entry
+
+
+def _fill(folder: Path, body: dict[str, Any], shards: Sequence[Path], table: SampleTable, skipped: bytes) -> None:
+    """Write all files of an entry, the manifest last. No name is seen before the folder has its own."""
+    (folder / SHARDS).mkdir()
+    for number, path in enumerate(shards):
+        publish_link(path, folder / SHARDS / f"{number:05d}.h5", sync=False)
+    sync_folder(folder / SHARDS)
+    samples = table.to_bytes()
+    write_new(folder / SAMPLES, samples)
+    write_new(folder / SKIPPED, skipped)
+    counts = np.bincount(table.splits[table.usable], minlength=len(SPLITS)).tolist()
+    full = {
+        **body,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "rows": int(table.usable.sum()),
+        "samples_listed": len(table),
+        "splits": {name: count for name, count in zip(SPLITS, counts, strict=True) if count},
+        "samples": {"sha256": sha256_bytes(samples), "bytes": len(samples)},
+        "skipped": {
+            "sha256": sha256_bytes(skipped),
+            "bytes": len(skipped),
+            "count": len(table) - int(table.usable.sum()),
+        },
+    }
+    write_json(folder / MANIFEST, full, replace=False)
+    sync_folder(folder)
