@@ -1,18 +1,23 @@
 # make demo   the main job on bundled data (sets everything up)
 # make test   lint, types and all tests (sets everything up)
+# make torture the whole fault campaign (about an hour on 2 cores); `make test` runs a sample of it
 # make parity the proof on 2,000 real images, where they are to be had (about 4 minutes on 2 cores)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test parity lint fix clean
+.PHONY: demo test torture parity lint fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pipeline demo
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Every kill point, bit flip, crash state and race at full count; docs/RELIABILITY.md states what it covers.
+torture: $(VENV)/.installed-dev
+	PIPELINE_TORTURE=1 $(BIN)/python -m pytest tests/torture $(PYTEST_ARGS)
 
 # Bit-for-bit parity on 2,000 real images with the reference recipe; needs ../shared or PIPELINE_SHARED.
 parity: $(VENV)/.installed-dev

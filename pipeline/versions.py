@@ -1,6 +1,7 @@
 """Versions of what computes: recorded beside the rows, never part of their names."""
 
 import platform
+from functools import cache
 from importlib import metadata
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors", "scikit-learn")
@@ -8,6 +9,12 @@ PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors", "s
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that features and heads depend on."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
+    # Reading them takes 20 ms, and every shard records them.
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

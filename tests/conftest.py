@@ -60,6 +60,28 @@ def make_manifest(**changes) -> dict:
     return {**body, **changes}
 
 
+TALLY = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tally(request):
+    """Count trials: `tally("bit flips", 1000, "1,000 detected")` is printed at the end of the run."""
+    lines = request.config.stash.setdefault(TALLY, [])
+
+    def count(what: str, number: int, outcome: str) -> None:
+        lines.append(f"{number:>9,} {what}: {outcome}")
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    lines = config.stash.get(TALLY, [])
+    if lines:
+        terminalreporter.section("counts of the fault campaign")
+        for line in lines:
+            terminalreporter.line(line)
+
+
 @pytest.fixture
 def remembered(monkeypatch):
     """Let files made a moment ago be remembered by the stat index, as files are that lay there for seconds."""
