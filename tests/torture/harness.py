@@ -101,7 +101,7 @@ def _run(work: Callable[[], Any], answer: int) -> None:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
         said = {}
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - told to the parent
         said = {"error": traceback.format_exc()}
     try:
         os.write(answer, json.dumps(said).encode())
