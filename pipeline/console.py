@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.progress import OnProgress, Progress, ignore
 
 PLAIN_SECONDS = 10.0
+FIRST_LINE_SECONDS = 3.0
 LABEL_WIDTH = 10
 WIDTH_WITHOUT_TERMINAL = 100
 
@@ -137,6 +138,14 @@ def plain(text: str) -> str:
     return escape(shown.encode("utf-8", "backslashreplace").decode())
 
 
+class _LeftColumn(ProgressColumn):
+    """Time left at the rate of what is computed: rows taken from the cache come in no time and say nothing of it."""
+
+    def render(self, task: Task) -> Text:
+        rate, left = task.fields.get("rate", 0.0), (task.total or 0) - task.completed
+        return Text(f"{duration(left / rate)} left" if rate and left else "", style="cyan")
+
+
 class _RateColumn(ProgressColumn):
     """Computed images a second over the last seconds, and what holds it back."""
 
@@ -182,9 +191,7 @@ class _Bar:
 
     def _start(self) -> Bars:
         label = TextColumn(f"{self.what:<{LABEL_WIDTH - 1}}")
-        bars = Bars(
-            label, BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn(), console=self.console
-        )
+        bars = Bars(label, BarColumn(), MofNCompleteColumn(), _RateColumn(), _LeftColumn(), console=self.console)
         bars.add_task(self.what, total=None, rate=0.0, bottleneck="")
         bars.start()
         return bars
@@ -208,13 +215,15 @@ class _Rate:
 
 def _plain_lines(console: Console, what: str) -> OnProgress:
     rate, last = _Rate(), time.monotonic()
+    wait = FIRST_LINE_SECONDS
 
     def update(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, wait
         speed, now = rate.of(progress), time.monotonic()
-        if now - last < PLAIN_SECONDS:
+        # The first line says how long it will take, as soon as the first batches tell.
+        if now - last < wait or (wait < PLAIN_SECONDS and not speed):
             return
-        last = now
+        last, wait = now, PLAIN_SECONDS
         left = (progress.total - progress.done) / speed if speed else 0.0
         ahead = f", {duration(left)} left" if speed else ""
         console.print(f"{what} {progress.done:,}/{progress.total:,}, {speed:,.0f} img/s{ahead}", soft_wrap=True)

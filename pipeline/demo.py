@@ -21,7 +21,8 @@ from pipeline.backbones.weights import read_state
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.features import Features, open_cache
 from pipeline.heads.minibatch import HeadSettings
-from pipeline.launch.extract import ExtractResult, Plan, extract
+from pipeline.launch.extract import ExtractResult, extract
+from pipeline.launch.plan import Plan
 from pipeline.progress import OnProgress, ignore
 from pipeline.selection import choose_rows
 from pipeline.sources.arrays import digits_source

@@ -1,5 +1,6 @@
 """The verb `evaluate`: metrics of a run on a split, from the cache and, on request, end to end from images."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from pipeline.sources.source import Source
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SPLITS
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 SAME_LOGITS = 1e-4
@@ -126,7 +129,10 @@ def evaluate(
         proof = _end_to_end(model, opened, features, rows, logits, y, workers or auto_workers(), on_progress)
     result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started)
     name = split if entry.id == found.body["cache"]["id"] else f"{split}-{entry.id}"
-    record_evaluation(found, name, result.to_json())
+    try:
+        record_evaluation(found, name, result.to_json())
+    except CacheError as error:  # the figures are worth more than their file
+        logger.warning("the result is not kept: %s", error.message)
     return result
 
 

@@ -8,7 +8,8 @@ from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.heads.minibatch import Epoch, HeadSettings
-from pipeline.launch.extract import ExtractResult, Plan, extract
+from pipeline.launch.extract import ExtractResult, extract
+from pipeline.launch.plan import Plan
 from pipeline.progress import OnProgress, ignore
 from pipeline.training import TrainPlan, TrainResult, train_head
 

@@ -10,6 +10,7 @@ from pipeline.errors import CacheError, DataError
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
+from pipeline.store.prune import mark_used
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +82,8 @@ def open_cache(cache: str | Path = "latest", *, cache_dir: str | Path = "cache")
 def read_features(entry: Entry) -> Features:
     """Read an entry's usable rows, verified."""
     import torch
+
+    mark_used(entry)
 
     table = entry.read_samples()
     kept = table.usable

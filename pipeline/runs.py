@@ -129,9 +129,6 @@ def find_run(root: Path, name: str) -> Run:
     Raises:
         DataError: if none or several fit.
     """
-    with contextlib.suppress(OSError):  # a name too long for a file is no path
-        if (Path(name) / RUN).is_file():
-            return open_run(Path(name))
     folders = _run_folders(root)
     if name == "latest" and folders:
         return open_run(folders[-1])
@@ -139,6 +136,10 @@ def find_run(root: Path, name: str) -> Run:
     exact = [folder for folder in folders if folder.name == name]
     if len(exact or fitting) == 1:
         return open_run((exact or fitting)[0])
+    if not fitting:  # ids before paths: a folder that happens to lie here must not take a run's name
+        with contextlib.suppress(OSError, ValueError):  # a name too long for a file, or with a NUL, is no path
+            if (Path(name) / RUN).is_file():
+                return open_run(Path(name))
     if fitting:
         raise DataError(f"run {name!r} is not unique: {', '.join(folder.name for folder in fitting[:5])}")
     there = ", ".join(folder.name for folder in folders[-5:]) or "nothing"
@@ -148,7 +149,11 @@ def find_run(root: Path, name: str) -> Run:
 
 
 def record_evaluation(run: Run, name: str, result: Mapping[str, Any]) -> None:
-    """Keep an evaluation in the run's folder as `evaluation-<name>.json`; the newest of a name stays."""
+    """Keep an evaluation in the run's folder as `evaluation-<name>.json`; the newest of a name stays.
+
+    Raises:
+        CacheError: if the folder cannot be written.
+    """
     write_json(run.path / f"evaluation-{name}.json", dict(result), replace=True)
 
 

@@ -17,7 +17,7 @@ HOUSE = [
     {"launch"},
     {"heads"},
     {"metrics", "selection", "runs", "model"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "judge"},
     {"experiment", "demo", "doctor"},
     {"console"},
     {"cli"},

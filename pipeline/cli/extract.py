@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import Numbers, cache_dir_option, data_root_option, device_option, global_options
+from pipeline.cli.options import (
+    Numbers,
+    cache_dir_option,
+    data_root_option,
+    device_option,
+    global_options,
+    runs_dir_option,
+)
 from pipeline.console import Screen
 
 
@@ -39,12 +46,22 @@ from pipeline.console import Screen
     help="What an unusable image does; skip records it in skipped.csv.",
 )
 @data_root_option
+@runs_dir_option
 @click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @click.option("--restart", is_flag=True, help="Compute anew, whatever is in the cache.")
+@click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of it.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @global_options
 @click.pass_obj
-def command(screen: Screen, /, source: str, dry_run: bool, cache_dir: Path, **options: Any) -> None:  # noqa: ANN401
+def command(
+    screen: Screen,
+    /,
+    source: str,
+    dry_run: bool,
+    cache_dir: Path,
+    runs_dir: Path,
+    **options: Any,  # noqa: ANN401
+) -> None:
     r"""Run a frozen backbone over SOURCE once and keep its features in the cache.
 
     SOURCE is a folder (FOLDER/<class>/*.jpg or FOLDER/<train|val|test>/<class>/*.jpg), `digits`, or a
@@ -59,7 +76,10 @@ def command(screen: Screen, /, source: str, dry_run: bool, cache_dir: Path, **op
     from dataclasses import asdict
 
     from pipeline.cli.show import show_extracted, show_plan
-    from pipeline.launch.extract import Plan, extract
+    from pipeline.judge import HeadJudge, newest_judge
+    from pipeline.launch.extract import extract
+    from pipeline.launch.plan import Plan
+    from pipeline.store.key import FeatureSpace
 
     class Planned(Exception):
         pass
@@ -69,9 +89,19 @@ def command(screen: Screen, /, source: str, dry_run: bool, cache_dir: Path, **op
         if dry_run:
             raise Planned(plan)
 
+    def find_judge(space: FeatureSpace) -> HeadJudge | None:
+        return newest_judge(runs_dir, space)
+
     try:
         with screen.bar("extract") as on_progress:
-            result = extract(source, cache_dir=cache_dir, on_plan=on_plan, on_progress=on_progress, **options)
+            result = extract(
+                source,
+                cache_dir=cache_dir,
+                on_plan=on_plan,
+                on_progress=on_progress,
+                find_judge=find_judge,
+                **options,
+            )
     except Planned as planned:
         plan: Plan = planned.args[0]
         screen.result({"plan": asdict(plan)}, brief=plan.cache)

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from pipeline.console import Screen, count, duration, percent, plain, size
 from pipeline.evaluation import EvaluateResult
 from pipeline.heads.minibatch import Epoch
-from pipeline.launch.extract import ExtractResult, Plan
+from pipeline.launch.extract import ExtractResult
+from pipeline.launch.plan import Plan
 from pipeline.training import TrainPlan, TrainResult
 
 T = TypeVar("T")
@@ -32,7 +33,11 @@ def show_plan(screen: Screen, plan: Plan) -> None:
         "resumed": f"resuming: {plan.shards_done} of {count(plan.shards, 'shard')} done",
         "new": f"new, {count(plan.shards, 'shard')}",
     }[plan.state]
-    reuse = f" · {plan.rows_known:,} rows already known" if plan.rows_known and plan.state != "complete" else ""
+    reuse = (
+        f" · {plan.rows_known:,} rows already known, at most {plan.rows_to_compute:,} to compute"
+        if plan.rows_known and plan.state != "complete"
+        else ""
+    )
     screen.facts(
         {
             "source": f"{plan.source} · {plan.kind} · {count(plan.samples, 'image')} · {count(plan.classes, 'class')}"
@@ -55,11 +60,27 @@ def show_extracted(screen: Screen, result: ExtractResult) -> None:
     work = f"computed {result.computed:,}, reused {result.reused:,}"
     if result.skipped:
         screen.warn(f"{count(result.skipped, 'image')} could not be used: see {result.path}/skipped.csv")
+    if result.rounding is not None and result.rounding["rows"]:
+        screen.note(rounding_line(result.rounding))
     screen.result(
         result.to_json(),
         f"[bold]cache {result.cache}[/bold]  {result.rows:,} rows x {result.dim:,} features ({splits}) · {work} "
         f"in {duration(result.seconds)}",
         brief=result.cache,
+    )
+
+
+def rounding_line(rounding: dict[str, Any]) -> str:
+    """Return what storing features as float16 costs, in one line."""
+    changed = rounding["predictions_changed"]
+    heads = (
+        "no head of this feature space yet to compare predictions with"
+        if changed is None
+        else f"{count(changed, 'prediction')} of run {rounding['judged_by']} changed"
+    )
+    return (
+        f"{'rounding':<10}float16 against float32 over {count(rounding['rows'], 'row')}: largest error "
+        f"{rounding['max_abs_error']:.2e}, relative {rounding['max_relative_error']:.2e}; {heads}"
     )
 
 

@@ -12,11 +12,14 @@ from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.engines import ENGINES, Engine, default_threads, make_engine
 from pipeline.device import resolve_device
 from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.extraction.precision import Judge
 from pipeline.loading.decode import array_digest
 from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS, Loader, auto_workers
 from pipeline.sources.source import TEST, TRAIN, ArrayPayload, Listing, Payload, Source
 from pipeline.sources.split import drawn
+from pipeline.store.commit import remove_leftovers
 from pipeline.store.key import SPLITS, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
+from pipeline.store.prune import work_leftovers
 from pipeline.store.rows import RowIndex, index_rows
 from pipeline.store.shard import ShardRows
 from pipeline.store.statindex import StatIndex
@@ -75,6 +78,10 @@ class Job:
     """Versions of torch, torchvision and Pillow whose rows were compared with this installation's."""
     requested: dict[int, list[int]] = field(default_factory=dict)
     """Rows asked of the loader by shard number."""
+    rehash: bool = False
+    """Whether files are read again although their stat fields are known."""
+    judge: Judge | None = None
+    """A head whose predictions tell what rounding to the stored dtype costs."""
 
     @property
     def shards(self) -> int:
@@ -134,7 +141,8 @@ class Job:
         )
 
     def begin(self) -> None:
-        """Pin the recipe, or take over the one another process has pinned since."""
+        """Pin the recipe, or take over the one another process has pinned since; sweep what killed ones left."""
+        remove_leftovers(work_leftovers(self.root))
         self.recipe = self.work.pin(self.space, self.recipe, {"source": self.source.spec})
 
     def replace_with_new_rows(self) -> None:
@@ -166,7 +174,7 @@ class Job:
 
     def learn(self, record: Record) -> None:
         """Take over file digests from a commit record, so that files it covers are not read again."""
-        if self.listing.stats is not None:
+        if self.listing.stats is not None and not self.rehash:
             span = self.span(record.shard)
             digests, known = StatIndex(record.stats).lookup(self.listing.stats[span])
             self.digests[span][known] = digests[known]
@@ -211,6 +219,7 @@ def prepare(
     store_dtype: str = "float32",
     limit: int | None = None,
     restart: bool = False,
+    rehash: bool = False,
 ) -> Job:
     """List the source and find out what is known already; nothing is computed or written.
 
@@ -238,8 +247,10 @@ def prepare(
         work.discard()
     recipe = work.pinned()
     recipe = _wished_recipe(space, wishes) if recipe is None else _pinned_recipe(recipe, wishes)
-    digests, known = _known_digests(source, listing, root)
-    job = Job(root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart)
+    digests, known = _known_digests(source, listing, root, rehash=rehash)
+    job = Job(
+        root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
+    )
     for record in work.records():
         job.learn(record)
     return job
@@ -299,10 +310,11 @@ def _pinned_recipe(pinned: Recipe, wishes: Wishes) -> Recipe:
     return pinned
 
 
-def _known_digests(source: Source, listing: Listing, root: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return digests (n, 32) and which are known (n,) without opening a file."""
+def _known_digests(source: Source, listing: Listing, root: Path, *, rehash: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return digests (n, 32) and which are known (n,) without opening a file; none of files with `rehash`."""
     if listing.stats is not None and source.folder is not None:
-        return StatIndex.load(root, source.folder).lookup(listing.stats)
+        index = StatIndex() if rehash else StatIndex.load(root, source.folder)
+        return index.lookup(listing.stats)
     digests = np.empty((len(listing), 32), np.uint8)
     for row, sample_id in enumerate(listing.ids):
         payload = source.payload(sample_id)

@@ -10,6 +10,7 @@ from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError
 from pipeline.extraction.compat import trust_rows
 from pipeline.extraction.job import Job
+from pipeline.extraction.precision import Rounding
 from pipeline.loading.loader import Batch, Loader
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
@@ -36,6 +37,8 @@ class _Shard:
     """The row that is computed for a digest."""
     copies: list[tuple[int, int]] = field(default_factory=list)
     """(row, row it equals) of images that occur twice in the shard."""
+    rounding: Rounding | None = None
+    """What storing in less than float32 costs."""
 
 
 @dataclass
@@ -64,6 +67,8 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     request_shard(job, number)
     span = job.span(number)
     shard = _Shard(_empty_rows(job, span.stop - span.start))
+    if job.space.store_dtype != "float32":
+        shard.rounding = Rounding()
     report = on_rows or (lambda *_: None)
 
     asked = set(job.requested.pop(number))
@@ -87,7 +92,12 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
         stats=np.concatenate([np.empty(0, ROW), *shard.stats]),
         computed=shard.computed,
         reused=shard.reused,
-        facts={"recipe": job.recipe.to_json(), "versions": versions(), "seconds": written - started},
+        facts={
+            "recipe": job.recipe.to_json(),
+            "versions": versions(),
+            "seconds": written - started,
+            **({"rounding": shard.rounding.to_json()} if shard.rounding is not None else {}),
+        },
         equal=job.rows.paths_by_sha256(),
         stale=before.sha256 if before else None,
     )
@@ -235,7 +245,11 @@ def _forward(job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, 
     with cpu_threads(job.recipe.threads):
         features = job.engine.features(pixels)
     places, at = (np.array(column) for column in zip(*rows, strict=True))
-    shard.rows.features[at] = features[places].astype(job.space.store_dtype, copy=False)
+    with np.errstate(over="ignore"):  # too large for float16: infinity, which `_check_finite` refuses by name
+        stored = features[places].astype(job.space.store_dtype, copy=False)
+    shard.rows.features[at] = stored
+    if shard.rounding is not None:
+        shard.rounding.add(features[places], stored, job.judge)
     shard.computed += len(rows)
     job.seconds["forward"] += time.perf_counter() - started
     report(len(rows), 0, 0)

@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,53 +15,20 @@ from pipeline.backbones.backbone import load_backbone
 from pipeline.errors import CacheError, UsageError
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job, Wishes, prepare
+from pipeline.extraction.precision import Judge
 from pipeline.extraction.publish import check_images, publish, whole_entry
 from pipeline.extraction.shard import extract_shard, request_shard
+from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.sources.resolve import open_source
 from pipeline.store.entry import Entry
-from pipeline.store.key import SHORT, SPLITS
+from pipeline.store.key import SHORT, FeatureSpace
+from pipeline.store.prune import mark_used
 
 logger = logging.getLogger(__name__)
 
-SPARE = 1.05
-"""Disk space asked for beside the rows themselves."""
 ROUNDS = 10
 """How often shards that vanish under a running extraction are made again before giving up."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an extraction is about to do, for people and for `--dry-run`."""
-
-    source: str
-    kind: str
-    samples: int
-    classes: int
-    splits: dict[str, int]
-    split_rule: str
-    backbone: str
-    weights: str
-    layer: str
-    row_shape: tuple[int, ...]
-    preprocess: dict[str, Any]
-    preprocess_from: str
-    device: str
-    engine: str
-    batch_size: int
-    threads: int
-    store_dtype: str
-    space: str
-    cache: str
-    """The entry's id where all image digests are known already, else an empty string."""
-    state: str
-    """`complete`, `resumed` or `new`."""
-    shards: int
-    shards_done: int
-    rows_known: int
-    """Rows that lie in the cache already, as far as that is known without opening images."""
-    bytes: int
-    free_bytes: int
 
 
 @dataclass(frozen=True)
@@ -82,6 +48,8 @@ class ExtractResult:
     splits: dict[str, int]
     classes: int
     recipe: dict[str, Any]
+    rounding: dict[str, Any] | None
+    """What storing in float16 cost, over the rows computed: see `extraction.precision.Rounding`."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -109,9 +77,11 @@ def extract(
     data_root: str | Path = "data",
     follow_symlinks: bool = False,
     restart: bool = False,
+    rehash: bool = False,
     image_timeout: float = 60.0,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress = ignore,
+    find_judge: Callable[[FeatureSpace], Judge | None] | None = None,
     command: str | None = None,
 ) -> ExtractResult:
     """Run a frozen backbone over a source once and keep its features in the cache.
@@ -138,9 +108,12 @@ def extract(
         data_root: where torchvision's data sets are or go.
         follow_symlinks: accept links that lead out of the source folder.
         restart: forget an interrupted extraction and compute a finished entry's rows anew.
+        rehash: read and hash every file, whatever is remembered of it.
         image_timeout: seconds after which decoding one image is given up.
         on_plan: called once with the plan, before any work; what it raises stops the extraction there.
         on_progress: called after every batch.
+        find_judge: finds a trained head for a feature space, with which a float16 extraction counts the
+            predictions that rounding changes.
         command: recorded in the manifest; by default this process's own.
 
     Raises:
@@ -160,7 +133,10 @@ def extract(
         store_dtype=store_dtype,
         limit=limit,
         restart=restart,
+        rehash=rehash,
     )
+    if find_judge is not None and store_dtype != "float32":
+        job.judge = find_judge(job.space)
     skip_bad = on_bad_image == "skip"
     try:
         entry = None if restart else _finished(job)
@@ -171,60 +147,14 @@ def extract(
             return _hit(job, entry, skip_bad, started)
         said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
         network.check_image_size()
-        _check_disk(plan)
+        check_disk(plan)
         job.begin()
         counts = _make_shards(job, on_progress)
-        entry = _publish(job, skip_bad, said, on_progress)
-        return _result(job, entry, counts, started)
+        entry, more = _publish(job, skip_bad, said, on_progress)
+        computed = counts[0] + more
+        return _result(job, entry, (computed, max(0, entry.rows - computed)), started)
     finally:
         job.close()
-
-
-def plan_of(job: Job, entry: Entry | None) -> Plan:
-    """Say what `job` is about to do."""
-    splits, rule = job.splits(job.digests)
-    counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
-    known = bool(job.known.all())
-    done = 0 if entry is not None else len(job.work.records())
-    there = next(folder for folder in (job.root, *job.root.absolute().parents) if folder.exists())
-    found = int((job.known & (job.rows.find(job.digests)[:, 0] >= 0)).sum()) if entry is None else entry.rows
-    return Plan(
-        source=job.source.spec,
-        kind=str(job.source.describe()["kind"]),
-        samples=len(job.listing),
-        classes=len(job.listing.classes),
-        splits={name: count for name, count in zip(SPLITS, counts, strict=True) if count} if known or not rule else {},
-        split_rule=f"test by content hash, fraction {job.wishes.test_fraction:g}" if rule else "named by the source",
-        backbone=job.backbone.name,
-        weights=job.backbone.weights,
-        layer=job.backbone.layer,
-        row_shape=job.space.row_shape,
-        preprocess=job.backbone.preprocess.to_json(),
-        preprocess_from=job.backbone.preprocess_from,
-        device=job.recipe.device,
-        engine=job.recipe.engine,
-        batch_size=job.recipe.batch_size,
-        threads=job.recipe.threads,
-        store_dtype=job.space.store_dtype,
-        space=job.space.sha256,
-        cache=entry.id if entry is not None else "",
-        state="complete" if entry is not None else "resumed" if done else "new",
-        shards=job.shards,
-        shards_done=job.shards if entry is not None else done,
-        rows_known=found,
-        bytes=len(job.listing) * job.space.row_bytes,
-        free_bytes=shutil.disk_usage(there).free,
-    )
-
-
-def _check_disk(plan: Plan) -> None:
-    """Refuse to start what cannot fit; a disk that fills up meanwhile is told by the commit."""
-    needed = int((plan.samples - plan.shards_done * (plan.samples // plan.shards)) * plan.bytes / plan.samples * SPARE)
-    if needed > plan.free_bytes:
-        raise CacheError(
-            f"the features need {needed:,} bytes, {plan.free_bytes:,} are free",
-            "Free some space, choose another disk with --cache-dir, or halve it with --store-dtype float16.",
-        )
 
 
 def _finished(job: Job) -> Entry | None:
@@ -247,6 +177,8 @@ def _finished(job: Job) -> Entry | None:
 def _hit(job: Job, entry: Entry, skip_bad: bool, started: float) -> ExtractResult:
     skipped = [(item["id"], item["reason"]) for item in entry.skipped()]
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
+    mark_used(entry)
+    job.work.discard()  # a process killed after publishing leaves it
     return _result(job, entry, (0, entry.rows), started)
 
 
@@ -278,15 +210,17 @@ def _make_shards(job: Job, on_progress: OnProgress) -> tuple[int, int]:
     return counts["computed"], counts["reused"]
 
 
-def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> Entry:
+def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> tuple[Entry, int]:
+    """Publish the entry. Return it, and how many rows had to be computed (again) meanwhile."""
     job.backbone.check_frozen()
+    computed = 0
     for _ in range(ROUNDS):
         entry = publish(job, skip_bad=skip_bad, command=command)
         if entry is not None:
-            return entry
+            return entry, computed
         # Another process finished this entry and removed the folder, or a shard was damaged meanwhile.
         job.look_again()
-        _make_shards(job, on_progress)
+        computed += _make_shards(job, on_progress)[0]
     raise CacheError(
         f"shards under {job.work.path} vanish as fast as they are made", "Is something deleting the cache?"
     )
@@ -309,4 +243,5 @@ def _result(job: Job, entry: Entry, counts: tuple[int, int], started: float) -> 
         splits=dict(entry.manifest["splits"]),
         classes=len(entry.classes),
         recipe=dict(entry.manifest["recipe"]),
+        rounding=entry.manifest.get("rounding"),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import CacheError, UsageError
 from pipeline.store.entry import MANIFEST, Entry, open_entry
 
-PLANS, QUARANTINE = "plans", "quarantine"
+PLANS, INDEX, QUARANTINE = "plans", "index", "quarantine"
 
 
 def entry_folders(root: Path) -> list[Path]:
@@ -32,10 +32,6 @@ def find_entry(root: Path, name: str) -> Entry:
     Raises:
         CacheError: if none or several fit.
     """
-    path = Path(name)
-    with contextlib.suppress(OSError):  # a name too long for a file is no path
-        if (path / MANIFEST).is_file():
-            return open_entry(path)
     folders = entry_folders(root)
     if name == "latest":
         entries = list(list_entries(root))
@@ -48,6 +44,10 @@ def find_entry(root: Path, name: str) -> Entry:
     fitting = exact or [folder for folder in folders if folder.name.startswith(name.lower())]
     if len(fitting) == 1:
         return open_entry(fitting[0])
+    if not fitting:  # ids before paths: a folder that happens to lie here must not take an entry's name
+        with contextlib.suppress(OSError, ValueError):  # a name too long for a file, or with a NUL, is no path
+            if (Path(name) / MANIFEST).is_file():
+                return open_entry(Path(name))
     if fitting:
         names = ", ".join(folder.name for folder in fitting)
         raise CacheError(f"cache entry {name!r} is not unique under {root}: {names}", "Give more digits of its id.")

@@ -20,13 +20,11 @@ import numpy as np
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError
 from pipeline.store.commit import (
-    leftovers,
     make_folder,
     publish_file,
     publish_link,
     read_json,
     remove_folder,
-    remove_leftovers,
     replace_file,
     write_json,
 )
@@ -135,7 +133,6 @@ class WorkFolder:
             "space": space.to_json(),
             "about": about,
         }
-        remove_leftovers(leftovers([self.path, self.path / RECORDS, self.path / SHARDS]))
         self._pinning = body
         self._publishing(lambda: None)
         found = self.pinned() or recipe

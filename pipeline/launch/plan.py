@@ -1,0 +1,104 @@
+"""What an extraction is about to do, said before any work."""
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import CacheError
+from pipeline.extraction.job import Job
+from pipeline.store.entry import Entry
+from pipeline.store.key import SPLITS
+
+SPARE = 1.05
+"""Disk space asked for beside the rows themselves."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction is about to do, for people and for `--dry-run`."""
+
+    source: str
+    kind: str
+    samples: int
+    classes: int
+    splits: dict[str, int]
+    split_rule: str
+    backbone: str
+    weights: str
+    layer: str
+    row_shape: tuple[int, ...]
+    preprocess: dict[str, Any]
+    preprocess_from: str
+    device: str
+    engine: str
+    batch_size: int
+    threads: int
+    store_dtype: str
+    space: str
+    cache: str
+    """The entry's id where all image digests are known already, else an empty string."""
+    state: str
+    """`complete`, `resumed` or `new`."""
+    shards: int
+    shards_done: int
+    rows_known: int
+    """Rows that lie in the cache already, as far as that is known without opening images."""
+    rows_to_compute: int
+    """At most: a file not read yet may turn out to be known."""
+    bytes: int
+    """Of all rows; shards that lie in the cache already are shared and take no more."""
+    free_bytes: int
+
+
+def plan_of(job: Job, entry: Entry | None) -> Plan:
+    """Say what `job` is about to do."""
+    splits, rule = job.splits(job.digests)
+    counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
+    known = bool(job.known.all())
+    done = 0 if entry is not None else len(job.work.records())
+    there = next(folder for folder in (job.root, *job.root.absolute().parents) if folder.exists())
+    found = int((job.known & (job.rows.find(job.digests)[:, 0] >= 0)).sum()) if entry is None else entry.rows
+    return Plan(
+        source=job.source.spec,
+        kind=str(job.source.describe()["kind"]),
+        samples=len(job.listing),
+        classes=len(job.listing.classes),
+        splits={name: count for name, count in zip(SPLITS, counts, strict=True) if count} if known or not rule else {},
+        split_rule=f"test by content hash, fraction {job.wishes.test_fraction:g}" if rule else "named by the source",
+        backbone=job.backbone.name,
+        weights=job.backbone.weights,
+        layer=job.backbone.layer,
+        row_shape=job.space.row_shape,
+        preprocess=job.backbone.preprocess.to_json(),
+        preprocess_from=job.backbone.preprocess_from,
+        device=job.recipe.device,
+        engine=job.recipe.engine,
+        batch_size=job.recipe.batch_size,
+        threads=job.recipe.threads,
+        store_dtype=job.space.store_dtype,
+        space=job.space.sha256,
+        cache=entry.id if entry is not None else "",
+        state="complete" if entry is not None else "resumed" if done else "new",
+        shards=job.shards,
+        shards_done=job.shards if entry is not None else done,
+        rows_known=found,
+        rows_to_compute=0 if entry is not None else len(job.listing) - found,
+        bytes=len(job.listing) * job.space.row_bytes,
+        free_bytes=shutil.disk_usage(there).free,
+    )
+
+
+def check_disk(plan: Plan) -> None:
+    """Refuse to start what cannot fit; a disk that fills up meanwhile is told by the commit.
+
+    Rows that lie in the cache need none if their shards come out the same, so only new rows are asked room for.
+    """
+    needed = int(plan.rows_to_compute * plan.bytes / plan.samples * SPARE)
+    if needed > plan.free_bytes:
+        raise CacheError(
+            f"{plan.rows_to_compute:,} rows of features need {needed:,} bytes, {plan.free_bytes:,} are free",
+            "Free some space (`pipeline cache prune`), choose another disk with --cache-dir, or halve it with "
+            "--store-dtype float16.",
+        )

@@ -1,0 +1,132 @@
+"""What a cache root can do without: entries long unused, what killed processes left, what was set aside.
+
+An entry's last use is its folder's modification time: nothing in a finished entry ever changes, so nothing else
+moves it, and a cache that cannot be written simply has no later uses.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.store.catalog import INDEX, PLANS, QUARANTINE, list_entries
+from pipeline.store.commit import leftovers, remove_folder, remove_leftovers
+from pipeline.store.entry import SHARDS, Entry
+from pipeline.store.work import list_work
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What would go."""
+
+    entries: list[Entry]
+    unfinished: list[Path]
+    """Folders of extractions that were not finished."""
+    rubbish: list[Path]
+    """Temporary files of killed processes, and damaged files that were set aside."""
+    bytes: int
+    """Disk space that becomes free: shards that entries share go with the last of them."""
+
+    def carry_out(self) -> None:
+        """Remove all of it.
+
+        Raises:
+            CacheError: if something may not be removed.
+        """
+        for folder in [entry.path.resolve() for entry in self.entries] + self.unfinished:
+            remove_folder(folder)
+        remove_leftovers(self.rubbish)
+
+
+def mark_used(entry: Entry) -> None:
+    """Note that an entry was used now; on a cache that cannot be written it is not noted."""
+    with contextlib.suppress(OSError):
+        os.utime(entry.path)
+
+
+def last_used(entry: Entry) -> float:
+    """Return when an entry was last used, in seconds since 1970."""
+    try:
+        return entry.path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def plan_pruning(
+    root: Path, *, older_than: float | None = None, keep: int | None = None, max_size: int | None = None
+) -> Pruning:
+    """Choose what goes.
+
+    Args:
+        root: the cache root.
+        older_than: entries not used for so many seconds go, and unfinished work not touched for as long.
+        keep: the so many entries used last stay whatever else is said; if nothing else is, all others go.
+        max_size: entries go, longest unused first, until the rest take at most so many bytes.
+    """
+    now = time.time()
+    entries = sorted(list_entries(root), key=last_used, reverse=True)
+    chosen: set[str] = set()
+    unfinished: list[Path] = []
+    if older_than is not None:
+        chosen |= {entry.id for entry in entries if now - last_used(entry) > older_than}
+        unfinished = [body["path"] for body in list_work(root) if now - _last_change(body["path"]) > older_than]
+    if max_size is not None:
+        chosen |= {entry.id for number, entry in enumerate(entries) if disk_usage(entries[: number + 1]) > max_size}
+    if keep is not None:
+        if older_than is None and max_size is None:
+            chosen = {entry.id for entry in entries}
+        chosen -= {entry.id for entry in entries[:keep]}
+    going = [entry for entry in entries if entry.id in chosen]
+    rubbish = find_rubbish(root, older_than or 0.0)
+    return Pruning(going, unfinished, rubbish, _freed([entry.path for entry in going] + unfinished + rubbish))
+
+
+def find_rubbish(root: Path, older_than: float = 0.0) -> list[Path]:
+    """Return what killed processes left in all folders of the cache, and files set aside so many seconds ago."""
+    inner = [folder for entry in list_entries(root) for folder in (entry.path, entry.path / SHARDS)]
+    aside: list[Path] = []
+    with contextlib.suppress(OSError):
+        aside = sorted((root / QUARANTINE).iterdir())
+    before = time.time() - older_than
+    return work_leftovers(root) + leftovers(inner) + [path for path in aside if _last_change(path) <= before]
+
+
+def work_leftovers(root: Path) -> list[Path]:
+    """Return what killed extractions left where extractions write."""
+    plans = [path for path in (root / PLANS).glob("[!.]*") if path.is_dir()]
+    inner = [folder for plan in plans for folder in (plan, plan / "records", plan / SHARDS)]
+    return leftovers([root, root / PLANS, root / INDEX, *inner])
+
+
+def disk_usage(entries: Iterable[Entry]) -> int:
+    """Return the bytes that entries take together; a file that several share counts once."""
+    return sum(size for size, _, _ in _files([entry.path for entry in entries]).values())
+
+
+def _freed(paths: list[Path]) -> int:
+    """Return the bytes of the files whose every name lies in `paths`."""
+    return sum(size for size, links, found in _files(paths).values() if found >= links)
+
+
+def _files(paths: Iterable[Path]) -> dict[tuple[int, int], tuple[int, int, int]]:
+    """Return (bytes on disk, links, names found) by (device, inode) of all files in or below `paths`."""
+    seen: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for path in paths:
+        for file in [path, *path.rglob("*")]:
+            with contextlib.suppress(OSError):
+                found = file.lstat()
+                if not file.is_dir() or file.is_symlink():
+                    key = (found.st_dev, found.st_ino)
+                    size, links, names = seen.get(key, (found.st_size, found.st_nlink, 0))
+                    seen[key] = (size, links, names + 1)
+    return seen
+
+
+def _last_change(path: Path) -> float:
+    """Return when a file, or anything in a folder, was last changed; for ever ago for what is gone."""
+    try:
+        return max(file.lstat().st_mtime for file in [path, *path.rglob("*")])
+    except (OSError, ValueError):
+        return 0.0
