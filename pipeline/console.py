@@ -267,6 +267,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d} min"
 
 
+def ago(seconds: float) -> str:
+    """Return a time since 1970 as how long ago it was."""
+    gone = max(0.0, time.time() - seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if gone >= length:
+            return f"{gone / length:.0f} {unit} ago"
+    return "just now"
+
+
 def percent(share: float) -> str:
     """Return a fraction as a percentage."""
     return f"{100 * share:.1f} %"

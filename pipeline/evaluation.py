@@ -15,10 +15,10 @@ from pipeline.heads.linear import LinearHead, read_head
 from pipeline.loading.loader import Loader, auto_workers
 from pipeline.loading.worker import OK
 from pipeline.metrics import classification_metrics
-from pipeline.model import Model, rebuild_backbone
+from pipeline.model import Model
+from pipeline.origin import open_images, rebuild_backbone
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.runs import Run, find_run, record_evaluation
-from pipeline.sources.resolve import open_source
 from pipeline.sources.source import Source
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry, open_entry
@@ -124,7 +124,7 @@ def evaluate(
     metrics = classification_metrics(logits, y, head.classes)
     proof = None
     if end_to_end:
-        opened = _opened_source(entry, source, Path(data_root), follow_symlinks)
+        opened = open_images(entry, source, data_root=Path(data_root), follow_symlinks=follow_symlinks)
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
         proof = _end_to_end(model, opened, features, rows, logits, y, workers or auto_workers(), on_progress)
     result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started)
@@ -197,15 +197,6 @@ def _rows_of(features: Features, split: str) -> np.ndarray:
             "Name one of them with --split, or extract a source that has it.",
         )
     return rows
-
-
-def _opened_source(entry: Entry, source: str | None, data_root: Path, follow_symlinks: bool) -> Source:
-    try:
-        return open_source(
-            source or entry.manifest["source"]["spec"], data_root=data_root, follow_symlinks=follow_symlinks
-        )
-    except DataError as error:
-        raise DataError(error.message, "Say where the images are now with --source.") from error
 
 
 def _end_to_end(

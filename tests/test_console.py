@@ -42,6 +42,7 @@ def test_error_is_two_lines_on_stderr(capsys):
 
 def test_off_a_terminal_progress_is_a_plain_line_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(console, "FIRST_LINE_SECONDS", 0.0)
     with Screen().bar("extract") as on_progress:
         on_progress(Progress(64, 256, computed=64))
         on_progress(Progress(128, 256, computed=128))

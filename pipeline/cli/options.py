@@ -1,5 +1,6 @@
 """Options and small helpers that several commands share."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +70,42 @@ def data_root_option(command: F) -> F:
 def device_option(command: F) -> F:
     """Add --device."""
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")(command)
+
+
+class Measure(click.ParamType[float]):
+    """A number with a unit, like `30d` or `10GB`."""
+
+    def __init__(self, name: str, units: dict[str, float], examples: str) -> None:
+        self.name, self.units, self.examples = name, units, examples
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as click has it
+        """Parse a number and its unit."""
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
+        unit = match[2].lower() if match else None
+        if match is None or unit not in self.units:
+            self.fail(f"{value!r} is no {self.name}: write {self.examples}", param, ctx)
+        return float(match[1]) * self.units[unit]
+
+
+AGE = Measure("age", {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}, "30d, 12h, 2w, 90m or 45s")
+SIZE = Measure(
+    "size",
+    {
+        "": 1,
+        "b": 1,
+        "kb": 1e3,
+        "mb": 1e6,
+        "gb": 1e9,
+        "tb": 1e12,
+        "kib": 2**10,
+        "mib": 2**20,
+        "gib": 2**30,
+        "tib": 2**40,
+    },
+    "10GB, 500MB or 2TiB",
+)
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):

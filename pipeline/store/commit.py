@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.digest import is_sealed, seal
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, UsageError
 from pipeline.store.verified import read_whole
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
@@ -90,6 +90,34 @@ def temporary_folder(root: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; what lies there is made durable and named `path` on leaving.
+
+    For files too large to be built in memory. Nothing stays behind if the body raises.
+
+    Raises:
+        UsageError: if `path` exists.
+        CacheError: if the disk is full or cannot be written.
+    """
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path} exists", "Name another file, or remove it first.")
+    make_folder(path.parent)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with disk_errors(path, 0):
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:

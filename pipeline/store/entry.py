@@ -1,5 +1,6 @@
 """A finished entry: manifest, sample table and shards in one folder that can be moved, copied or deleted."""
 
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,11 @@ class Entry:
     def rows(self) -> int:
         """Usable rows."""
         return int(self.manifest["rows"])
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a row."""
+        return math.prod(self.space.row_shape)
 
     @property
     def shards(self) -> list[dict[str, Any]]:
