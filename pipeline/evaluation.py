@@ -10,10 +10,10 @@ import numpy as np
 
 from pipeline.backbones.engines import cpu_threads, default_threads
 from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.extraction.recompute import check_unchanged
 from pipeline.features import Features, read_features
 from pipeline.heads.linear import LinearHead, read_head
 from pipeline.loading.loader import Loader, auto_workers
-from pipeline.loading.worker import OK
 from pipeline.metrics import classification_metrics
 from pipeline.model import Model
 from pipeline.origin import open_images, rebuild_backbone
@@ -218,7 +218,7 @@ def _end_to_end(
         while done < len(rows):
             batch = loader.next_batch()
             for place, item in zip(batch.rows, batch.loaded, strict=True):
-                _check_image(features, row_list[place], item.outcome, item.digest, item.reason)
+                check_unchanged(item, features.ids[row_list[place]], features.digests[row_list[place]])
             batch.pixels[len(batch.rows) :] = 0
             with cpu_threads(default_threads()):
                 logits[batch.rows] = model.logits(batch.pixels)[: len(batch.rows)]
@@ -231,10 +231,3 @@ def _end_to_end(
         prediction_agreement=float((logits.argmax(axis=1) == cached.argmax(axis=1)).mean()),
         images_per_second=len(rows) / (time.perf_counter() - started),
     )
-
-
-def _check_image(features: Features, row: int, outcome: int, digest: bytes | None, reason: str) -> None:
-    if outcome == OK and digest == features.digests[row].tobytes():
-        return
-    what = f"cannot be used any more: it {reason}" if outcome != OK else "has changed since its features were made"
-    raise DataError(f"image {features.ids[row]} {what}", "Extract again, then train and evaluate on the new entry.")

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.backbones.engines import cpu_threads
 from pipeline.extraction.job import Job
+from pipeline.extraction.precision import TOLERANCE
 from pipeline.loading.loader import Loader
 from pipeline.loading.worker import OK
 from pipeline.store.entry import Entry
@@ -17,8 +18,6 @@ logger = logging.getLogger(__name__)
 COMPUTING = ("torch", "torchvision", "pillow")
 """Packages whose version can change a feature."""
 ROWS = 8
-TOLERANCE = 1e-4
-"""Largest difference that counts as rounding, relative to the largest feature compared."""
 
 
 def trust_entry(job: Job, entry: Entry) -> bool:
@@ -69,9 +68,8 @@ def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
         loader.release(batch)
     scale = max(float(np.abs(fresh[usable].astype(np.float64)).max(initial=0.0)), 1e-30)
     gap = float(np.abs(fresh[usable].astype(np.float64) - cached[usable]).max(initial=0.0)) / scale
-    tolerance = TOLERANCE if job.space.store_dtype == "float32" else 2.0**-10
     was = ", ".join(f"{name} {version}" for name, version in zip(COMPUTING, made_with, strict=True))
-    if gap <= tolerance:
+    if gap <= TOLERANCE[job.space.store_dtype]:
         logger.info("rows made with %s agree with this installation within %.1e", was, gap)
         return True
     logger.warning(

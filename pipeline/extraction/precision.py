@@ -5,6 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+TOLERANCE = {"float32": 1e-4, "float16": 2.0**-10}
+"""Largest difference that counts as rounding between versions and machines, relative to the largest feature."""
+
 
 class Judge(Protocol):
     """A trained head that tells what rounding does to its predictions."""

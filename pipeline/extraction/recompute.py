@@ -8,7 +8,8 @@ from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.engines import cpu_threads, make_engine
 from pipeline.device import resolve_device
 from pipeline.errors import CacheError, DataError
-from pipeline.loading.loader import Loader, auto_workers
+from pipeline.extraction.precision import TOLERANCE
+from pipeline.loading.loader import Loaded, Loader, auto_workers
 from pipeline.loading.worker import OK
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.sources.source import Source
@@ -16,9 +17,6 @@ from pipeline.store.entry import Entry
 from pipeline.store.key import Recipe
 from pipeline.store.samples import SampleTable
 from pipeline.store.shard import USABLE, ShardRows
-
-TOLERANCE = {"float32": 1e-4, "float16": 2.0**-10}
-"""Largest difference that counts as rounding between versions and machines, relative to the largest feature."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,7 @@ def recompute_rows(
         while done < len(at):
             batch = loader.next_batch()
             for place, item in zip(batch.rows, batch.loaded, strict=True):
-                row = at[place]
-                if item.outcome != OK or item.digest != table.digests[row].tobytes():
-                    what = f"cannot be used any more: it {item.reason}" if item.outcome != OK else "has changed"
-                    raise DataError(
-                        f"image {table.ids[row]} {what}", "Run the same `pipeline extract` again for the new images."
-                    )
+                check_unchanged(item, table.ids[at[place]], table.digests[at[place]])
             batch.pixels[len(batch.rows) :] = 0
             with cpu_threads(recipe.threads):
                 found = engine.features(batch.pixels)[: len(batch.rows)]
@@ -84,6 +77,24 @@ def recompute_rows(
             done += len(batch.rows)
             on_progress(Progress(done, len(at), computed=done))
     return features
+
+
+def check_unchanged(item: Loaded, sample_id: str, digest: np.ndarray) -> None:
+    """Refuse an image that is not the one features were made from: `digest` (32,) uint8.
+
+    Raises:
+        DataError: naming the image and what became of it.
+    """
+    if item.outcome == OK and item.digest == digest.tobytes():
+        return
+    what = (
+        f"cannot be used any more: it {item.reason}"
+        if item.outcome != OK
+        else "has changed since its features were made"
+    )
+    raise DataError(
+        f"image {sample_id} {what}", "Run the same `pipeline extract` again for the images as they are now."
+    )
 
 
 def check_rows(
