@@ -56,10 +56,16 @@ class Screen:
                 self.out.print(line, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-        """Print a table on stdout; columns whose name is in `right` (space-separated) are right-aligned."""
+        """Print a table on stdout; columns whose name is in `right` (space-separated) are right-aligned.
+
+        Text folds where the terminal is narrow, but not in these and not in the first, which holds names to copy.
+        """
         table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column, justify="right" if column in right.split() else "left", overflow="fold")
+            numbers = column in right.split()
+            table.add_column(
+                column, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers or column == columns[0]
+            )
         for row in rows:
             table.add_row(*(plain(cell) for cell in row))
         self.out.print(table)
@@ -273,7 +279,7 @@ def ago(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if gone >= length:
             return f"{gone / length:.0f} {unit} ago"
-    return "just now"
+    return "now"
 
 
 def percent(share: float) -> str:

@@ -68,18 +68,17 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
         (
             str(d["cache"]),
             str(d["backbone"]).rpartition("/")[2],
-            f"{d['rows']:,}",
-            f"{d['dim']:,}",
+            f"{d['rows']:,} x {d['dim']:,}",
             size(d["bytes"]),
             str(d["space"])[:8],
-            ago(float(d["last_used"])),
+            ago(float(d["last_used"])).removesuffix(" ago"),
             Path(str(d["source"])).name,
         )
         for d in documents
     ]
     if rows:
-        columns = ("cache", "backbone", "rows", "dim", "size", "space", "used", "source")
-        screen.table("", columns, rows, right="rows dim size")
+        columns = ("cache", "backbone", "features", "size", "space", "used", "source")
+        screen.table("", columns, rows, right="features size used")
         entry_word = "entry" if len(rows) == 1 else "entries"
         screen.note(f"{len(rows):,} {entry_word}, {size(total)} on disk (shards that entries share count once)")
     else:
