@@ -157,43 +157,6 @@ def test_traceback_only_on_request(cli):
         main(["--traceback", "extract", "nowhere/at/all", *BACKBONE])
 
 
-def test_cache_commands(cli, photos):
-    made = json.loads(cli("extract", photos, *BACKBONE, "--workers", 1, "--json").out)
-    info = cli("cache", "info", made["cache"])
-    assert "shufflenet_v2_x0_5" in info.out
-    assert json.loads(cli("cache", "info", "--json").out)["manifest"]["rows"] == 36
-    assert cli("cache", "verify").code == 0
-    shard = next(Path(made["path"], "shards").iterdir())
-    shard.chmod(0o644)
-    with shard.open("r+b") as file:
-        file.seek(6000)
-        byte = file.read(1)
-        file.seek(6000)
-        file.write(bytes([byte[0] ^ 4]))
-    broken = cli("cache", "verify", made["cache"])
-    assert (broken.code, shard.name in broken.err) == (4, True)
-    assert cli("cache", "rm", made["cache"]).code == 2
-    assert Path(made["path"]).exists()
-    assert cli("cache", "rm", made["cache"], "--yes").code == 0
-    assert not Path(made["path"]).exists()
-    assert cli("cache", "ls").code == 0
-
-
-def test_unfinished_work_is_listed_and_removed(cli, photos):
-    def interrupt(progress):
-        raise KeyboardInterrupt
-
-    import pipeline
-
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.extract(
-            str(photos), backbone="shufflenet_v2_x0_5", weights="none", image_size=32, on_progress=interrupt
-        )
-    assert len(json.loads(cli("cache", "ls", "--json").out)["unfinished"]) == 1
-    assert cli("cache", "rm", "--unfinished", "--yes").code == 0
-    assert json.loads(cli("cache", "ls", "--json").out)["unfinished"] == []
-
-
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
 def test_interruption_says_how_to_go_on_and_leaves_no_process(tmp_path, stop):
     make_photos(tmp_path / "photos", per_class=80)

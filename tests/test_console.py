@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline import console
-from pipeline.console import Screen, count, duration, percent, plain, size
+from pipeline.console import Screen, ago, count, duration, percent, plain, size
 from pipeline.errors import DataError
 from pipeline.progress import Progress
 
@@ -26,6 +26,19 @@ from pipeline.progress import Progress
 )
 def test_numbers_in_words(said, wanted):
     assert said == wanted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        *((gone, "now") for gone in (-3600, -1, 0, 0.5, 59.9)),
+        *((60, "1 min ago"), (119, "2 min ago"), (3599, "60 min ago"), (3600, "1 h ago"), (5 * 3600, "5 h ago")),
+        *((86399, "24 h ago"), (86400, "1 d ago"), (40 * 86400, "40 d ago"), (4000 * 86400, "4000 d ago")),
+    ],
+)
+def test_how_long_ago_in_words(monkeypatch, seconds, wanted):
+    monkeypatch.setattr(console.time, "time", lambda: 1.7e9)
+    assert ago(1.7e9 - seconds) == wanted
 
 
 def test_names_cannot_speak_to_the_terminal():
@@ -62,3 +75,68 @@ def test_quiet_says_nothing_but_errors(capsys):
     screen.result({}, "long", brief="id")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("id\n", "")
+
+
+class Clock:
+    """Time that stands still until it is told to go on."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def reported(capsys, clock, *steps: tuple[float, Progress]) -> list[str]:
+    """The lines printed off a terminal for progress at these times."""
+    with Screen().bar("extract") as on_progress:
+        for at, progress in steps:
+            clock.now = 1000.0 + at
+            on_progress(progress)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_the_time_left_is_that_of_rows_still_to_come_at_the_rate_of_those_computed(capsys, clock):
+    lines = reported(
+        capsys,
+        clock,
+        (0, Progress(0, 1000)),
+        (1, Progress(100, 1000, computed=100)),  # the first rows warm up and are no measure
+        (5, Progress(500, 1000, computed=500)),
+        (16, Progress(600, 1000, computed=600)),
+    )
+    assert lines == ["extract 500/1,000, 100 img/s, 5.0 s left", "extract 600/1,000, 33 img/s, 12.0 s left"]
+
+
+def test_rows_from_the_cache_come_in_no_time_and_say_nothing_of_the_rest(capsys, clock):
+    lines = reported(
+        capsys,
+        clock,
+        (0, Progress(900_000, 1_000_000, reused=900_000)),
+        (4, Progress(900_100, 1_000_000, computed=100, reused=900_000)),
+        (14, Progress(901_100, 1_000_000, computed=1100, reused=900_000)),
+    )
+    assert lines == ["extract 901,100/1,000,000, 100 img/s, 16:29 min left"]
+
+
+def test_without_anything_computed_no_time_is_promised(capsys, clock):
+    lines = reported(
+        capsys, clock, *((at, Progress(100 * at, 10_000, reused=100 * at)) for at in (0, 2, 4, 11, 15, 22))
+    )
+    assert lines == []
+
+
+def test_before_the_first_ten_seconds_there_is_one_line_and_then_one_every_ten(capsys, clock):
+    steps = [(at, Progress(10 * at + 10, 10_000, computed=10 * at + 10)) for at in range(41)]
+    lines = reported(capsys, clock, *steps)
+    assert [line.split(",")[0] for line in lines] == [f"extract {10 * at + 10}/10" for at in (3, 13, 23, 33)]
+
+
+def test_no_time_is_left_at_the_end(capsys, clock):
+    lines = reported(
+        capsys, clock, (0, Progress(1, 11, computed=1)), (5, Progress(11, 11, computed=11)), (6, Progress(11, 11))
+    )
+    assert lines == ["extract 11/11, 2 img/s, 0 ms left"]

@@ -1,6 +1,8 @@
 """Metrics of a run, classes matched by name, spaces kept apart, and the end-to-end proof."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -125,3 +127,20 @@ def test_damaged_head_is_refused(trained, tmp_path):
     (copy / "head.json").write_text(json.dumps(body))
     with pytest.raises(DataError, match=r"head\.json is damaged"):
         pipeline.evaluate(copy, cache_dir=root / "cache", runs_dir=tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_a_result_that_cannot_be_kept_is_returned_all_the_same(trained, tmp_path, monkeypatch, caplog, code):
+    root, _, run = trained
+    copy = Path(shutil.copytree(run.path, tmp_path / "0001"))
+    before = sorted(path.name for path in copy.iterdir())
+    wanted = evaluate(root, run)
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    found = pipeline.evaluate(copy, cache_dir=root / "cache", runs_dir=tmp_path)
+    assert found.metrics == wanted.metrics
+    assert "the result is not kept" in caplog.text
+    assert sorted(path.name for path in copy.iterdir()) == before

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -145,6 +146,25 @@ def test_an_unknown_run_says_what_there_is(tmp_path):
     save(tmp_path, "one")
     with pytest.raises(DataError, match="there is 0001-one"):
         find_run(tmp_path, "0002")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "00\0", "\0", "0001\0", "\udcff", "..", "/"], ids=ascii)
+def test_a_name_that_no_file_can_have_is_simply_unknown(tmp_path, name):
+    save(tmp_path / "runs")
+    with pytest.raises(DataError, match="no run"):
+        find_run(tmp_path / "runs", name)
+
+
+def test_an_id_is_no_folder_that_happens_to_lie_here(tmp_path, monkeypatch):
+    made, other = save(tmp_path / "runs", "first"), save(tmp_path / "other", "second")
+    monkeypatch.chdir(tmp_path)
+    for name in ("0", "0001", "0001-first", "latest"):
+        shutil.copytree(other.path, name)
+        assert find_run(Path("runs"), name).body == made.body
+    save(tmp_path / "runs")
+    with pytest.raises(DataError, match="not unique"):
+        find_run(Path("runs"), "0")
+    assert find_run(Path("runs"), "./0").body == other.body
 
 
 def test_the_ten_thousandth_run_is_the_latest(tmp_path):

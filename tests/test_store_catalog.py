@@ -127,6 +127,32 @@ def test_an_exact_name_is_unique_beside_a_copy_of_the_entry(root):
     assert find_entry(root, "bbbb000000000000").path == root / "bbbb000000000000"
 
 
-def test_a_name_too_long_for_a_file_is_simply_unknown(root):
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "a" * 5000, "a/" * 3000, "aa\0aa", "\0", "aaaa000000000001\0", "\udcff", "..", "/"]
+)
+def test_a_name_that_no_file_can_have_is_simply_unknown(root, name):
     with pytest.raises(CacheError, match="no cache entry"):
-        find_entry(root, "a" * 300)
+        find_entry(root, name)
+
+
+def test_an_id_is_no_folder_that_happens_to_lie_here(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "bbbb000000000000", "latest"):
+        make_entry(tmp_path, f"cccc00000000000{len(name) % 10}").rename(tmp_path / name)
+    for name in ("b", "bbbb", "bbbb000000000000"):
+        assert find_entry(root, name).path == root / "bbbb000000000000"
+    assert find_entry(root, "latest").id == "aaaa000000000002"
+
+
+def test_an_ambiguous_prefix_is_no_folder_that_happens_to_lie_here(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_entry(tmp_path, "cccc000000000000").rename(tmp_path / "aaaa")
+    with pytest.raises(CacheError, match="not unique"):
+        find_entry(root, "aaaa")
+    assert find_entry(root, "./aaaa").id == "cccc000000000000"
+
+
+def test_a_folder_here_is_found_by_its_name_where_no_id_begins_so(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_entry(tmp_path, "cccc000000000000").rename(tmp_path / "mine")
+    assert find_entry(root, "mine").id == "cccc000000000000"

@@ -4,19 +4,27 @@ import errno
 import json
 import os
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.digest import seal
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, UsageError
 from pipeline.store import commit
 from pipeline.store.commit import (
+    LEFTOVER_SECONDS,
+    leftovers,
     make_folder,
+    new_file,
     publish_file,
     publish_link,
     read_json,
+    remove_folder,
+    remove_leftovers,
     replace_file,
+    temporary_folder,
     temporary_name,
     write_json,
     write_new,
@@ -325,3 +333,201 @@ def test_json_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", {"text": "x" * 200}, replace=False)
     with pytest.raises(CacheError, match=r"a\.json"):
         read_json(tmp_path / "a.json")
+
+
+# --- files too large for memory ---
+
+
+def test_a_new_file_has_its_name_once_all_of_it_is_there(tmp_path):
+    with new_file(tmp_path / "a" / "b" / "file") as temporary:
+        temporary.write_bytes(b"data")
+        assert names(tmp_path / "a" / "b") == [temporary.name]
+        assert temporary.name.startswith(".tmp-")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"data"
+    assert names(tmp_path / "a" / "b") == ["file"]
+
+
+def test_a_new_file_is_durable_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, rename, link = os.fsync, os.rename, os.link
+    monkeypatch.setattr(os, "fsync", lambda *a, **k: (events.append("sync"), fsync(*a, **k)))
+    monkeypatch.setattr(os, "rename", lambda *a, **k: (events.append("name"), rename(*a, **k)))
+    monkeypatch.setattr(os, "link", lambda *a, **k: (events.append("name"), link(*a, **k)))
+    with new_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"data")
+    assert events == ["sync", "name", "sync"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: p.write_bytes(b"mine"), lambda p: p.symlink_to("gone"), Path.mkdir],
+    ids=["file", "link", "folder"],
+)
+def test_a_new_file_does_not_take_a_name_that_exists(tmp_path, make):
+    make(tmp_path / "file")
+    with pytest.raises(UsageError, match="file exists"), new_file(tmp_path / "file"):
+        pytest.fail("the body must not run")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_new_file_does_not_take_a_name_that_somebody_else_took_meanwhile(tmp_path):
+    with pytest.raises(UsageError, match="file exists"), new_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"ours")
+        (tmp_path / "file").write_bytes(b"theirs")
+    assert (tmp_path / "file").read_bytes() == b"theirs"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError, FileNotFoundError])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_new_file_that_is_not_finished_leaves_nothing_behind(tmp_path, error, written):
+    with pytest.raises(error), new_file(tmp_path / "file") as temporary:
+        if written:
+            temporary.write_bytes(b"half")
+        raise error
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_a_new_file_that_cannot_be_made_durable_leaves_nothing_behind(tmp_path, monkeypatch, call, code):
+    monkeypatch.setattr(os, call, failing(code))
+    monkeypatch.setattr(os, "link", failing(code))
+    with pytest.raises(CacheError, match=r"file"), new_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"data")
+    assert names(tmp_path) == []
+
+
+def test_a_new_file_in_a_file_or_with_a_name_too_long_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file" / "new", tmp_path / ("x" * 300), tmp_path / ("x" * 250)):
+        with pytest.raises((CacheError, UsageError)), new_file(path) as temporary:
+            temporary.write_bytes(b"data")
+    assert names(tmp_path) == ["file"]
+
+
+# --- removing ---
+
+
+def make(folder: Path) -> Path:
+    make_folder(folder)
+    return folder
+
+
+def test_a_folder_that_is_removed_is_gone_with_all_in_it(tmp_path):
+    (tmp_path / "kept").write_bytes(b"")
+    write_json(make(tmp_path / "a" / "b") / "a.json", BODY, replace=False)
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "kept")
+    remove_folder(tmp_path / "a")
+    assert names(tmp_path) == ["kept"]
+    remove_folder(tmp_path / "a")  # another process was quicker
+
+
+def test_a_folder_that_is_removed_is_hidden_at_once(tmp_path, monkeypatch):
+    make(tmp_path / "a")
+    seen = []
+    monkeypatch.setattr(commit.shutil, "rmtree", lambda path, **_: seen.append((path.name, names(tmp_path))))
+    remove_folder(tmp_path / "a")
+    assert seen == [(seen[0][0], [seen[0][0]])]
+    assert seen[0][0].startswith(".tmp-")
+    assert seen[0][0].endswith("-a")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
+def test_what_lies_in_the_place_of_a_folder_is_removed_too(tmp_path, kind):
+    make(tmp_path / "kept" / "inner")
+    if kind == "file":
+        (tmp_path / "a").write_bytes(b"x")
+    else:
+        (tmp_path / "a").symlink_to("kept" if kind == "link" else "gone")
+    remove_folder(tmp_path / "a")
+    assert names(tmp_path) == ["kept"]
+    assert names(tmp_path / "kept") == ["inner"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_folder_that_may_not_be_removed_is_said_and_stays(tmp_path, monkeypatch, code):
+    make(tmp_path / "a" / "b")
+    monkeypatch.setattr(os, "rename", failing(code))
+    with pytest.raises(CacheError, match="cannot write .*a"):
+        remove_folder(tmp_path / "a")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_temporary_folder_is_gone_unless_it_was_renamed(tmp_path):
+    with temporary_folder(tmp_path / "root") as folder:
+        (folder / "file").write_bytes(b"x")
+        assert folder.name.startswith(".tmp-")
+    assert names(tmp_path / "root") == []
+    with temporary_folder(tmp_path / "root") as folder:
+        folder.rename(tmp_path / "root" / "kept")
+    assert names(tmp_path / "root") == ["kept"]
+    with pytest.raises(KeyboardInterrupt), temporary_folder(tmp_path / "root") as folder:
+        raise KeyboardInterrupt
+    assert names(tmp_path / "root") == ["kept"]
+
+
+# --- what killed processes left ---
+
+
+def old(path: Path, seconds: float) -> Path:
+    at = time.time() - seconds
+    os.utime(path, (at, at), follow_symlinks=False)
+    return path
+
+
+def test_temporary_files_are_leftovers_once_they_are_old(tmp_path):
+    for name, age in ((".tmp-1-young", 0.9), (".tmp-1-old", 1.1), ("other", 100), (".hidden", 100), (".tmp", 100)):
+        (tmp_path / name).write_bytes(b"x")
+        old(tmp_path / name, age * LEFTOVER_SECONDS)
+    assert leftovers([tmp_path]) == [tmp_path / ".tmp-1-old"]
+    assert leftovers([tmp_path], older_than=2 * LEFTOVER_SECONDS) == []
+    assert leftovers([tmp_path], older_than=0.5 * LEFTOVER_SECONDS) == [
+        tmp_path / ".tmp-1-old",
+        tmp_path / ".tmp-1-young",
+    ]
+
+
+def test_a_temporary_folder_is_as_young_as_the_youngest_file_in_it(tmp_path):
+    for name, age in (("busy", 0), ("left", 2)):
+        folder = make(tmp_path / f".tmp-1-{name}")
+        (folder / "a").write_bytes(b"x")
+        (folder / "b").write_bytes(b"x")
+        old(folder / "a", 2 * LEFTOVER_SECONDS)
+        old(folder / "b", age * LEFTOVER_SECONDS)
+        old(folder, 2 * LEFTOVER_SECONDS)
+    assert leftovers([tmp_path]) == [tmp_path / ".tmp-1-left"]
+
+
+def test_an_entry_that_is_being_made_is_as_young_as_the_shards_in_it(tmp_path):
+    shard = make(tmp_path / ".tmp-1-new" / "shards") / "00000.h5"
+    shard.write_bytes(b"x")
+    for path in (tmp_path / ".tmp-1-new" / "shards", tmp_path / ".tmp-1-new"):
+        old(path, 2 * LEFTOVER_SECONDS)
+    assert leftovers([tmp_path]) == []
+    old(shard, 2 * LEFTOVER_SECONDS)
+    assert leftovers([tmp_path]) == [tmp_path / ".tmp-1-new"]
+
+
+def test_folders_that_are_not_there_or_no_folders_have_no_leftovers(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    assert leftovers([tmp_path / "gone", tmp_path / "file", tmp_path / "file" / "inner"]) == []
+
+
+def test_leftovers_are_removed_and_links_among_them_not_followed(tmp_path):
+    make(tmp_path / "kept" / "inner")
+    make(tmp_path / ".tmp-1-folder" / "inner")
+    (tmp_path / ".tmp-1-file").write_bytes(b"x")
+    (tmp_path / ".tmp-1-link").symlink_to("kept")
+    (tmp_path / ".tmp-1-dangling").symlink_to("gone")
+    found = [tmp_path / name for name in names(tmp_path) if name.startswith(".tmp-")]
+    remove_leftovers([*found, tmp_path / ".tmp-1-gone"])
+    assert names(tmp_path) == ["kept"]
+    assert names(tmp_path / "kept") == ["inner"]
+
+
+def test_leftovers_that_may_not_be_removed_stay(tmp_path, monkeypatch):
+    (tmp_path / ".tmp-1-file").write_bytes(b"x")
+    monkeypatch.setattr(os, "unlink", failing(errno.EACCES))
+    remove_leftovers([tmp_path / ".tmp-1-file"])
+    assert names(tmp_path) == [".tmp-1-file"]

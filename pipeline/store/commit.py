@@ -30,8 +30,12 @@ LEFTOVER_SECONDS = 3600.0
 """No write takes so long: what is older belonged to a process that was killed."""
 
 
-def make_folder(path: Path) -> None:
-    """Create `path` and its missing parents, and make their names durable."""
+def make_folder(path: Path, top: Path | None = None) -> None:
+    """Create `path` and its missing parents, and make their names durable.
+
+    With `top` also the names of those from `top` on that are there: another process may have made them just now and
+    not come to it.
+    """
     missing = []
     goal = path
     while not path.exists():
@@ -41,6 +45,10 @@ def make_folder(path: Path) -> None:
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
+        while top is not None and path.is_relative_to(top):
+            with contextlib.suppress(PermissionError):  # of the folder that the cache lies in
+                sync_folder(path.parent)
+            path = path.parent
 
 
 def sync_folder(path: Path) -> None:
@@ -82,7 +90,7 @@ def temporary_name(path: Path) -> Path:
 @contextlib.contextmanager
 def temporary_folder(root: Path) -> Iterator[Path]:
     """Make a folder under `root` with a name of its own; it is gone afterwards unless it was renamed."""
-    make_folder(root)
+    make_folder(root, root)
     folder = temporary_name(root / "new")
     with disk_errors(folder, 0):
         folder.mkdir()
@@ -130,6 +138,7 @@ def remove_folder(path: Path) -> None:
     with disk_errors(path, 0):
         with contextlib.suppress(FileNotFoundError):  # another process was quicker
             os.rename(path, gone)
+            sync_folder(path.parent)  # else it could be back after a power loss, without its files
         shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -198,18 +207,20 @@ def publish_link(source: Path, path: Path, *, sync: bool = True) -> bool:
         try:
             os.link(source, path, follow_symlinks=False)
         except FileExistsError:
-            return False
+            taken = True
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            if path.exists():
-                return False
+            taken = path.exists()
             # Without links no call both refuses an existing name and publishes whole bytes; names in the
             # cache are decided by content, so a race replaces a file by an equal one.
-            replace_file(path, source.read_bytes())
-        if sync:
+            if not taken:
+                replace_file(path, source.read_bytes())
+        else:
+            taken = False
+        if sync:  # of a name that was taken, too: whoever took it may not have come to it
             sync_folder(path.parent)
-    return True
+    return not taken
 
 
 def write_json(path: Path, body: dict[str, Any], *, replace: bool) -> bool:

@@ -55,6 +55,7 @@ def publish_entry(
         _fill(folder, body, shards, table, skipped)
         there = None if replace else _whole(goal)
         if there is not None:
+            sync_folder(root)  # another process may have given the name just now
             return there
         old = temporary_name(goal)
         with contextlib.suppress(FileNotFoundError):

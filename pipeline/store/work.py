@@ -26,6 +26,7 @@ from pipeline.store.commit import (
     read_json,
     remove_folder,
     replace_file,
+    sync_folder,
     write_json,
 )
 from pipeline.store.key import SHORT, FeatureSpace, Recipe
@@ -205,9 +206,9 @@ class WorkFolder:
     def _publishing(self, publish: Callable[[], T]) -> T:
         """Call `publish` with the folders in place, again if another process removes them under it."""
         for left in reversed(range(TRIES)):
-            make_folder(self.path / RECORDS)
-            make_folder(self.path / SHARDS)
             try:
+                make_folder(self.path / RECORDS, self.path.parent.parent)
+                make_folder(self.path / SHARDS, self.path / SHARDS)
                 if self._pinning is not None and not (self.path / PLAN).exists():
                     write_json(self.path / PLAN, self._pinning, replace=False)
                 return publish()
@@ -221,6 +222,8 @@ class WorkFolder:
         if path.exists():
             if not _holds(path, data):
                 replace_file(path, data)
+            else:
+                sync_folder(path.parent)  # another process may have given the name just now
             return
         twin = equal.get(sha256)
         if twin is not None and _holds(twin, data) and publish_link(twin, path):
