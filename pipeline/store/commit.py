@@ -110,10 +110,12 @@ def new_file(path: Path) -> Iterator[Path]:
         UsageError: if `path` exists.
         CacheError: if the disk is full or cannot be written.
     """
-    if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists", "Name another file, or remove it first.")
-    make_folder(path.parent)
     temporary = temporary_name(path)
+    with disk_errors(path, 0):
+        if path.exists() or path.is_symlink():
+            raise UsageError(f"{path} exists", "Name another file, or remove it first.")
+        make_folder(path.parent)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield temporary
         with disk_errors(path, 0):
@@ -122,10 +124,23 @@ def new_file(path: Path) -> Iterator[Path]:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.rename(temporary, path)
+            _take_name(temporary, path)
             sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    """Give a file its name unless somebody has taken it meanwhile; bytes are not copied where links are refused."""
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        raise UsageError(f"{path} exists", "Name another file, or remove it first.") from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.rename(temporary, path)
 
 
 def remove_folder(path: Path) -> None:
@@ -139,7 +154,7 @@ def remove_folder(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process was quicker
             os.rename(path, gone)
             sync_folder(path.parent)  # else it could be back after a power loss, without its files
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_leftovers([gone])
 
 
 def leftovers(folders: list[Path], older_than: float = LEFTOVER_SECONDS) -> list[Path]:
