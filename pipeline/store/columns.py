@@ -4,6 +4,7 @@ An HDF5 file can name other files (external storage, links, virtual datasets), a
 memory than there is (shapes, compression). None of that is needed here, so none of it is let in.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,16 +69,16 @@ def read_columns(
     try:
         with h5py.File.in_memory(data) as file:
             attributes, places = inspect(file, names, len(data), where)
+        columns = {
+            name: np.frombuffer(data, place.dtype, count=math.prod(place.shape), offset=place.offset).reshape(
+                place.shape
+            )
+            for name, place in places.items()
+        }
     except CacheError:
         raise
-    except Exception as error:  # whatever HDF5 and h5py make of what somebody else has written
+    except Exception as error:  # whatever HDF5, h5py and numpy make of what somebody else has written
         raise CacheError(f"{where} is not a file of this cache: {error}", REPAIR) from error
-    columns = {
-        name: np.frombuffer(data, place.dtype, count=int(np.prod(place.shape)), offset=place.offset).reshape(
-            place.shape
-        )
-        for name, place in places.items()
-    }
     return attributes, columns
 
 
@@ -140,7 +141,7 @@ def _place(file: "h5py.File", name: str, size: int, where: str) -> Place:
     plain = creation.get_layout() == h5py.h5d.CONTIGUOUS and creation.get_external_count() == 0
     offset = dataset.id.get_offset()
     stored = dataset.id.get_storage_size()
-    declared = int(np.prod(dataset.shape, dtype=object)) * dtype.itemsize
+    declared = math.prod(dataset.shape) * dtype.itemsize
     if not plain or offset is None or stored != declared or offset + stored > size:
         raise CacheError(f"{where}: {name} is not stored in one piece inside the file", REPAIR)
     return Place(dataset.shape, dtype, int(offset))

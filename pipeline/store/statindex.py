@@ -15,11 +15,14 @@ from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError
 from pipeline.store.commit import make_folder, replace_file
 from pipeline.store.key import SHORT
+from pipeline.store.verified import read_whole
 
 logger = logging.getLogger(__name__)
 
 MAGIC = b"pipeline-statindex 1\n"
 ROW = np.dtype([("inode", "<i8"), ("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("digest", "u1", 32)])
+MAX_BYTES = 4 << 30
+"""Of an index: 64 million files."""
 GRANULARITY_NS = 2_000_000_000
 """The coarsest time stamps in use (FAT: 2 s). A file must be older than its reading by more than this."""
 
@@ -35,8 +38,11 @@ class StatIndex:
         """Read the index of a source folder; a missing or damaged one is an empty one."""
         path = index_path(root, folder)
         try:
-            data = path.read_bytes()
-        except OSError:
+            data = read_whole(path, MAX_BYTES)
+        except FileNotFoundError:
+            return cls()
+        except CacheError as error:
+            logger.warning("%s; files are hashed again", error.message)
             return cls()
         head, payload = data[: len(MAGIC) + 65], data[len(MAGIC) + 65 :]
         if head != MAGIC + sha256_bytes(payload).encode() + b"\n" or len(payload) % ROW.itemsize:

@@ -153,9 +153,7 @@ class WorkFolder:
 
     def records(self) -> list[Record]:
         """Return the commit records of all shards that are done, in order."""
-        names = (path.stem for path in (self.path / RECORDS).glob("*.json"))
-        numbers = sorted(int(name) for name in names if name.isdigit())
-        return [record for record in map(self.record, numbers) if record is not None]
+        return [record for record in map(self.record, _record_numbers(self.path)) if record is not None]
 
     def read_shard(self, record: Record, space: FeatureSpace) -> ShardRows:
         """Return a committed shard's rows, verified."""
@@ -261,12 +259,17 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
+def _record_numbers(folder: Path) -> list[int]:
+    """Return which shards have a commit record, by their names alone."""
+    names = (path.stem for path in (folder / RECORDS).glob("*.json"))
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
 def list_work(root: Path) -> list[dict[str, Any]]:
     """Return what is in progress under `root`: the plan's fields with `path` and `done` shards."""
     found = []
     for path in sorted(root.glob(f"plans/[!.]*/{PLAN}")):
         with contextlib.suppress(CacheError, FileNotFoundError):
             body = read_json(path)
-            done = sum(path.stem.isdigit() for path in (path.parent / RECORDS).glob("*.json"))
-            found.append({**body, "path": path.parent, "done": done})
+            found.append({**body, "path": path.parent, "done": len(_record_numbers(path.parent))})
     return found
