@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import CacheError, DataError
+from pipeline.errors import DataError
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
@@ -89,15 +89,8 @@ def read_features(entry: Entry) -> Features:
     kept = table.usable
     x = np.empty((int(kept.sum()), *entry.space.row_shape), entry.space.store_dtype)
     filled = 0
-    for first, shard in entry.read_shards():
+    for first, shard in entry.read_shards(table):
         span = slice(first, first + len(shard.status))
-        if not np.array_equal(shard.digests, table.digests[span]) or not np.array_equal(
-            shard.status, table.status[span]
-        ):
-            raise CacheError(
-                f"{entry.path}: shard rows {first} to {span.stop} are not those of the sample table",
-                "Run the same `pipeline extract` again.",
-            )
         rows = shard.features if kept[span].all() else shard.features[kept[span]]
         x[filled : filled + len(rows)] = rows
         filled += len(rows)

@@ -37,9 +37,14 @@ def rebuild_backbone(space: dict[str, Any], weights: str) -> Backbone:
     Raises:
         DataError: if the weights are not there any more or have changed.
     """
-    backbone = load_backbone(
-        space["architecture"], weights=weights, preprocess=Preprocess.from_json(space["preprocess"])
-    )
+    try:
+        preprocess = Preprocess.from_json(space["preprocess"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"this version cannot do the preprocess that the features were made with: {error}",
+            "Extract again, or use the version of this package that made them.",
+        ) from error
+    backbone = load_backbone(space["architecture"], weights=weights, preprocess=preprocess)
     if backbone.weights_digest != space["weights"]:
         raise DataError(
             f"the weights {weights} of {space['architecture']} are not those the features were made with",

@@ -11,11 +11,10 @@ from pipeline.extraction.recompute import Recomputed, check_rows, remake_shard
 from pipeline.origin import open_images, rebuild_backbone
 from pipeline.progress import OnProgress, ignore
 from pipeline.store.catalog import list_entries
-from pipeline.store.commit import publish_file, publish_link
 from pipeline.store.entry import MANIFEST, Entry, open_entry
 from pipeline.store.shard import shard_bytes
 from pipeline.store.verified import read_verified
-from pipeline.store.verify import Damage, find_damage, set_aside
+from pipeline.store.verify import Damage, find_damage, put_back
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,9 @@ def verify(
     try:
         entry = open_entry(folder)
     except CacheError as error:
-        return _without_manifest(folder, error, repair=repair)
+        damage = Damage(folder / MANIFEST, error.message)
+        again = "Run the `pipeline extract` that made it again: it sets the folder aside and uses what it can."
+        return Verified(folder.name, str(folder), damaged=[damage], hint=again)
     result = Verified(entry.id, str(entry.path), len(entry.shards), entry.rows)
     damaged = find_damage(entry)
     if damaged and repair:
@@ -107,15 +108,6 @@ def verify(
     return result
 
 
-def _without_manifest(folder: Path, error: CacheError, *, repair: bool) -> Verified:
-    result = Verified(folder.name, str(folder), damaged=[Damage(folder / MANIFEST, error.message)])
-    result.hint = "Run the `pipeline extract` that made it again."
-    if repair:
-        gone = set_aside(folder.parent, folder)
-        result.hint = f"It was set aside as {gone}. " + result.hint
-    return result
-
-
 def _repair(entry: Entry, item: Damage, images: Images, result: Verified, on_progress: OnProgress) -> None:
     """Put a damaged file's committed bytes back, and note how or why not."""
     numbers = [number for number in range(len(entry.shards)) if entry.shard_path(number) == item.path]
@@ -126,8 +118,7 @@ def _repair(entry: Entry, item: Damage, images: Images, result: Verified, on_pro
     number = numbers[0]
     twin = _twin(entry, number)
     if twin is not None:
-        _put_aside(entry, item.path)
-        publish_link(twin, item.path)
+        put_back(entry.path.parent, item.path, twin)
         result.repaired[str(item.path)] = f"linked from {twin}"
         return
     try:
@@ -141,8 +132,7 @@ def _repair(entry: Entry, item: Damage, images: Images, result: Verified, on_pro
     if sha256_bytes(data) != entry.shards[number]["sha256"]:
         result.hint = f"{item.path.name} made again has other bytes, as other versions or hardware give. {again}"
         return
-    _put_aside(entry, item.path)
-    publish_file(item.path, data)
+    put_back(entry.path.parent, item.path, data)
     result.repaired[str(item.path)] = f"computed again from {len(rows.status)} images"
 
 
@@ -157,8 +147,3 @@ def _twin(entry: Entry, number: int) -> Path | None:
                     read_verified(path, wanted["sha256"], wanted["bytes"])
                     return path
     return None
-
-
-def _put_aside(entry: Entry, path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        set_aside(entry.path.parent, path)

@@ -15,7 +15,7 @@ from pipeline.errors import CacheError
 from pipeline.store.commit import read_json, write_json
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SPLITS, entry_id
-from pipeline.store.samples import SampleTable, skipped_csv
+from pipeline.store.samples import SampleTable
 
 BAD = "beet/damaged.jpg"
 
@@ -41,33 +41,6 @@ def entry(extracted, tmp_path) -> Entry:
 def overwrite(path: Path, data: bytes) -> None:
     path.unlink()
     path.write_bytes(data)
-
-
-def tiny_table() -> SampleTable:
-    rng = np.random.default_rng(0)
-    odd = b"grr/\xff\xe9.jpg".decode("utf-8", "surrogateescape")
-    ids = ["a.jpg", "grüße/日本.png", odd]
-    digests = rng.integers(0, 256, (3, 32), np.uint8)
-    return SampleTable(ids, digests, np.array([0, 1, 1]), np.array([0, 2, 1], np.int8), np.array([0, 1, 0], np.uint8))
-
-
-def test_a_sample_table_comes_back_as_it_was():
-    table = tiny_table()
-    back = SampleTable.from_bytes(table.to_bytes(), 2)
-    assert back.ids == table.ids
-    for name in ("digests", "labels", "splits", "status"):
-        assert (getattr(back, name) == getattr(table, name)).all()
-    assert (back.labels.dtype, back.splits.dtype, back.status.dtype) == (np.int64, np.int8, np.uint8)
-    assert back.usable.tolist() == [True, False, True]
-
-
-def test_equal_sample_tables_are_equal_bytes():
-    assert tiny_table().to_bytes() == tiny_table().to_bytes()
-
-
-def test_a_sample_table_without_samples_comes_back():
-    empty = SampleTable([], np.zeros((0, 32), np.uint8), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int))
-    assert SampleTable.from_bytes(empty.to_bytes(), 0).ids == []
 
 
 def test_an_entry_says_what_was_extracted(extracted):
@@ -244,32 +217,6 @@ def test_plain_h5py_and_json_can_read_an_entry(extracted):
         assert [name.decode() for name in file.attrs["split_names"]] == list(SPLITS)
     with h5py.File(path / "shards" / "00000.h5", "r") as file:
         assert file["features"].shape == (8, 1024)
-
-
-def ledger(tmp_path: Path, ids: list[str], reasons: dict[int, str]) -> list[dict[str, str]]:
-    (tmp_path / "skipped.csv").write_bytes(skipped_csv(ids, reasons))
-    data = (tmp_path / "skipped.csv").read_bytes()
-    return Entry(tmp_path, {"skipped": {"sha256": sha256_bytes(data), "bytes": len(data)}}).skipped()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "plain.jpg",
-        'comma, "quoted".jpg',
-        "new\nline.jpg",
-        b"\xff.jpg".decode("utf-8", "surrogateescape"),
-        "carriage\rreturn.jpg",
-    ],
-    ids=ascii,
-)
-def test_the_ledger_keeps_every_file_name(tmp_path, name):
-    found = ledger(tmp_path, ["fine.jpg", name, "last.jpg"], {2: "too large", 1: "bad, very"})
-    assert found == [{"id": name, "reason": "bad, very"}, {"id": "last.jpg", "reason": "too large"}]
-
-
-def test_an_empty_ledger_is_a_header():
-    assert skipped_csv(["a"], {}) == b"id,reason\n"
 
 
 @pytest.mark.parametrize("damage", [b"id,reason\n", None], ids=["changed", "missing"])

@@ -1,7 +1,6 @@
 """Shards: equal rows give equal bytes, every changed byte is seen, crafted files are refused."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,181 +143,23 @@ def test_a_shard_of_another_space_is_refused(tmp_path):
             read_shard(*place, other)
 
 
-def crafted(folder: Path, change=None, *, skip: str = "", libver=LIBVER) -> bytes:
-    """Write a shard with h5py, leaving `skip` to `change(file)`."""
-    path, rows = folder / "crafted.h5", make_rows()
-    with h5py.File(path, "w", libver=libver) as file:
+def crafted(change=None, *, libver=LIBVER) -> bytes:
+    """Write a shard with h5py and let `change(file)` do more."""
+    rows = make_rows()
+    with h5py.File.in_memory(libver=libver) as file:
         file.attrs["format"] = np.bytes_(b"pipeline-shard")
         file.attrs["format_version"] = np.int64(1)
         file.attrs["space_sha256"] = np.bytes_(SPACE.sha256)
         for name, array in zip(NAMES, (rows.features, rows.digests, rows.status), strict=True):
-            if name != skip:
-                file.create_dataset(name, data=array)
+            file[name] = array
         if change:
             change(file)
-    return path.read_bytes()
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
-def column(name: str) -> np.ndarray:
-    rows = make_rows()
-    return {"features": rows.features, "image_sha256": rows.digests, "status": rows.status}[name]
-
-
-def test_a_shard_written_by_another_program_is_read(tmp_path):
-    assert_same(parse_shard(crafted(tmp_path), SPACE, "crafted"), make_rows())
-    assert_same(parse_shard(crafted(tmp_path, libver="earliest"), SPACE, "crafted"), make_rows())
-
-
-def external_storage(file, name):
-    array = column(name)
-    secret = Path(file.filename).with_name("secret")
-    secret.write_bytes(bytes(array.nbytes))
-    file.create_dataset(name, array.shape, array.dtype, external=[(os.fspath(secret), 0, array.nbytes)])
-
-
-def virtual(file, name):
-    array = column(name)
-    source = Path(file.filename).with_name("source.h5")
-    with h5py.File(source, "w") as other:
-        other[name] = array
-    layout = h5py.VirtualLayout(array.shape, array.dtype)
-    layout[...] = h5py.VirtualSource(source, name, array.shape)
-    file.create_virtual_dataset(name, layout)
-
-
-def external_link(file, name):
-    source = Path(file.filename).with_name("source.h5")
-    with h5py.File(source, "w") as other:
-        other[name] = column(name)
-    file[name] = h5py.ExternalLink(source, name)
-
-
-def soft_link(file, name):
-    file[name] = h5py.SoftLink("/features" if name != "features" else "/status")
-
-
-def dangling_link(file, name):
-    file[name] = h5py.SoftLink("/nowhere")
-
-
-def lost_link(file, name):
-    file[name] = h5py.ExternalLink("/nowhere/lost.h5", name)
-
-
-def group(file, name):
-    file.create_group(name)
-
-
-def named_type(file, name):
-    file[name] = np.dtype("f4")
-
-
-def chunked(file, name):
-    array = column(name)
-    file.create_dataset(name, data=array, chunks=array.shape)
-
-
-def compressed(file, name):
-    array = column(name)
-    file.create_dataset(name, data=array, chunks=array.shape, compression="gzip")
-
-
-def compact(file, name):
-    array = column(name)
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_layout(h5py.h5d.COMPACT)
-    kind = h5py.h5t.py_create(array.dtype)
-    made = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(array.shape), plist)
-    made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(array))
-
-
-def never_written(file, name):
-    array = column(name)
-    file.create_dataset(name, array.shape, array.dtype)
-
-
-def too_long(file, name):
-    array = column(name)
-    file.create_dataset(name, data=np.concatenate([array, array]))
-
-
-def too_short(file, name):
-    file.create_dataset(name, data=column(name)[:-1])
-
-
-def declared_huge(file, name):
-    array = column(name)
-    file.create_dataset(name, (1 << 40, *array.shape[1:]), array.dtype)
-
-
-def one_more_axis(file, name):
-    file.create_dataset(name, data=column(name)[..., None])
-
-
-def no_axis(file, name):
-    file.create_dataset(name, data=column(name).reshape(-1)[0])
-
-
-def no_data(file, name):
-    file.create_dataset(name, data=h5py.Empty(column(name).dtype))
-
-
-def other_byte_order(file, name):
-    file.create_dataset(name, data=column(name).astype(">f4" if name == "features" else ">u2"))
-
-
-def other_width(file, name):
-    file.create_dataset(name, data=column(name).astype(np.float64 if name == "features" else np.uint16))
-
-
-def other_kind(file, name):
-    file.create_dataset(name, data=column(name).astype(np.int32 if name == "features" else np.int8))
-
-
-def text(file, name):
-    file.create_dataset(name, data=np.full(column(name).shape, b"x"))
-
-
-CRAFTED = [
-    external_storage,
-    virtual,
-    external_link,
-    soft_link,
-    dangling_link,
-    lost_link,
-    group,
-    named_type,
-    chunked,
-    compressed,
-    compact,
-    never_written,
-    too_long,
-    too_short,
-    declared_huge,
-    one_more_axis,
-    no_axis,
-    no_data,
-    other_byte_order,
-    other_width,
-    other_kind,
-    text,
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("change", CRAFTED, ids=lambda change: change.__name__)
-def test_a_column_that_is_not_plain_data_in_the_file_is_refused(tmp_path, name, change):
-    data = crafted(tmp_path, lambda file: change(file, name), skip=name)
-    with pytest.raises(CacheError, match=r"crafted"):
-        parse_shard(data, SPACE, "crafted")
-
-
-def test_no_other_file_is_opened_for_an_external_link(tmp_path):
-    # Opening it would fail with an error of HDF5's own.
-    data = crafted(tmp_path, lambda file: external_link(file, "status"), skip="status")
-    (tmp_path / "source.h5").write_bytes(b"no HDF5 file")
-    with pytest.raises(CacheError, match="is a link to somewhere else"):
-        parse_shard(data, SPACE, "crafted")
+def test_a_shard_written_by_another_program_is_read():
+    assert_same(parse_shard(crafted(), SPACE, "crafted"), make_rows())
 
 
 @pytest.mark.parametrize(
@@ -331,65 +172,33 @@ def test_no_other_file_is_opened_for_an_external_link(tmp_path):
         lambda file: file.attrs.__delitem__("format"),
         lambda file: file.attrs.__delitem__("format_version"),
         lambda file: file.attrs.__delitem__("space_sha256"),
-        lambda file: file.create_dataset("more", data=np.zeros(5)),
-        lambda file: file.create_group("more"),
-        lambda file: file.__setitem__("more", h5py.SoftLink("/status")),
-        lambda file: file.__delitem__("status"),
-        lambda file: file.__delitem__("features"),
-        lambda file: file.move("features", "feature"),
     ],
-    ids=[
-        "format",
-        "version 2",
-        "version text",
-        "space",
-        "no format",
-        "no version",
-        "no space",
-        "more data",
-        "more groups",
-        "more links",
-        "no status",
-        "no features",
-        "other name",
-    ],
+    ids=["format", "version 2", "version text", "space", "no format", "no version", "no space"],
 )
-def test_a_file_of_another_structure_is_refused(tmp_path, change):
+def test_a_shard_that_says_it_is_another_thing_is_refused(change):
     with pytest.raises(CacheError, match="crafted"):
-        parse_shard(crafted(tmp_path, change), SPACE, "crafted")
+        parse_shard(crafted(change), SPACE, "crafted")
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "array"),
     [
-        lambda file: file.attrs.__setitem__("format_version", np.array([1, 1])),
-        lambda file: file.attrs.__setitem__("space_sha256", np.bytes_(b"\xff" * 64)),
-        lambda file: file.attrs.__setitem__("format", np.array([b"pipeline-shard"] * 2)),
+        ("features", np.zeros((5, 3), np.float32)),
+        ("features", np.zeros((4, 4), np.float32)),
+        ("features", np.zeros((5, 2, 2), np.float32)),
+        ("features", np.zeros((5, 4), np.float16)),
+        ("image_sha256", np.zeros((5, 31), np.uint8)),
+        ("image_sha256", np.zeros((5, 32), np.int8)),
+        ("status", np.zeros(6, np.uint8)),
+        ("status", np.zeros(5, np.int8)),
+        ("status", np.zeros((5, 1), np.uint8)),
     ],
-    ids=["version array", "space no text", "format array"],
+    ids=lambda value: value if isinstance(value, str) else f"{value.shape} {value.dtype}",
 )
-def test_attributes_of_another_kind_are_refused(tmp_path, change):
-    with pytest.raises(CacheError, match="crafted"):
-        parse_shard(crafted(tmp_path, change), SPACE, "crafted")
+def test_a_column_of_another_shape_or_type_is_refused(name, array):
+    def change(file):
+        del file[name]
+        file[name] = array
 
-
-@pytest.mark.parametrize("length", [0, 8, 500, -1], ids=str)
-def test_bytes_that_are_no_hdf5_file_are_refused(tmp_path, length):
-    data = crafted(tmp_path)[:length] if length else b"text"
-    with pytest.raises(CacheError, match="crafted"):
-        parse_shard(data, SPACE, "crafted")
-
-
-def test_a_file_with_a_user_block_is_read_right_or_refused(tmp_path):
-    path, rows = tmp_path / "crafted.h5", make_rows()
-    with h5py.File(path, "w", libver=LIBVER, userblock_size=512) as file:
-        file.attrs["format"] = np.bytes_(b"pipeline-shard")
-        file.attrs["format_version"] = np.int64(1)
-        file.attrs["space_sha256"] = np.bytes_(SPACE.sha256)
-        for name in NAMES:
-            file.create_dataset(name, data=column(name))
-    try:
-        found = parse_shard(path.read_bytes(), SPACE, "crafted")
-    except CacheError:
-        return
-    assert_same(found, rows)
+    with pytest.raises(CacheError, match="^crafted: .* is not a dataset"):
+        parse_shard(crafted(change), SPACE, "crafted")

@@ -52,8 +52,18 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Build from `to_json`'s fields."""
-        return cls(value["resize"], value["crop"], value["interpolation"], tuple(value["mean"]), tuple(value["std"]))
+        """Build from `to_json`'s fields.
+
+        Raises:
+            ValueError: if they are not those of this version.
+        """
+        names = ("resize", "crop", "interpolation", "mean", "std", "colour", "decoder")
+        if set(value) != set(names):
+            raise ValueError(f"preprocess with fields {sorted(value)}, expected {sorted(names)}")
+        made = cls(value["resize"], value["crop"], value["interpolation"], tuple(value["mean"]), tuple(value["std"]))
+        if made.to_json() != value:
+            raise ValueError(f"preprocess {value} is none that this version knows")
+        return made
 
     def override(
         self, *, image_size: int | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None

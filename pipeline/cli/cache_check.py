@@ -19,7 +19,7 @@ SHOWN = 5
 @click.option("--repair", is_flag=True, help="Make damaged shards whole, from the cache or from the images.")
 @click.option("--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Compute N rows again too.")
 @click.option("--source", help="Where the images are now.  [default: where they were]")
-@click.option("--workers", type=int, help="Loading processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
 @data_root_option
 @click.option("--follow-symlinks", is_flag=True, help="As for extract.")
 @cache_dir_option

@@ -1,5 +1,6 @@
 """`pipeline cache rm|prune|export|import`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pipeline.store.work import list_work
 def remove_command(screen: Screen, caches: tuple[str, ...], unfinished: bool, yes: bool, cache_dir: Path) -> None:
     """Remove entries. Shards that other entries share stay with them."""
     entries = [find_entry(cache_dir, cache) for cache in caches]
-    folders = {str(entry.path): entry.path.resolve() for entry in entries}
+    folders = {str(entry.path): Path(os.path.abspath(entry.path)) for entry in entries}
     if unfinished:
         folders |= {str(body["path"]): body["path"] for body in list_work(cache_dir)}
     if not folders and not unfinished:
@@ -99,7 +100,7 @@ def prune_command(
 
 
 def _confirm(screen: Screen) -> None:
-    if screen.json or not sys.stdin.isatty():
+    if screen.json or sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
         raise UsageError("removing asks for confirmation, and there is no terminal to ask on", "Pass --yes.")
     click.confirm("Remove?", abort=True, err=True)
 

@@ -1,5 +1,6 @@
 """Options and small helpers that several commands share."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,10 @@ class Measure(click.ParamType[float]):
         unit = match[2].lower() if match else None
         if match is None or unit not in self.units:
             self.fail(f"{value!r} is no {self.name}: write {self.examples}", param, ctx)
-        return float(match[1]) * self.units[unit]
+        found = float(match[1]) * self.units[unit]
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is too large a {self.name}", param, ctx)
+        return found
 
 
 AGE = Measure("age", {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}, "30d, 12h, 2w, 90m or 45s")

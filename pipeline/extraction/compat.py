@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.backbones.engines import cpu_threads
 from pipeline.extraction.job import Job
-from pipeline.extraction.precision import TOLERANCE
+from pipeline.extraction.precision import within_rounding
 from pipeline.loading.loader import Loader
 from pipeline.loading.worker import OK
 from pipeline.store.entry import Entry
@@ -66,15 +66,16 @@ def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
         with cpu_threads(job.recipe.threads):
             fresh = job.engine.features(batch.pixels)[: len(chosen)].astype(job.space.store_dtype)
         loader.release(batch)
-    scale = max(float(np.abs(fresh[usable].astype(np.float64)).max(initial=0.0)), 1e-30)
-    gap = float(np.abs(fresh[usable].astype(np.float64) - cached[usable]).max(initial=0.0)) / scale
+    scale = float(np.abs(fresh[usable].astype(np.float64)).max(initial=0.0))
+    gap = float(np.abs(fresh[usable].astype(np.float64) - cached[usable]).max(initial=0.0))
     was = ", ".join(f"{name} {version}" for name, version in zip(COMPUTING, made_with, strict=True))
-    if gap <= TOLERANCE[job.space.store_dtype]:
+    if within_rounding(gap, scale, job.space.store_dtype):
         logger.info("rows made with %s agree with this installation within %.1e", was, gap)
         return True
     logger.warning(
-        "rows made with %s differ from this installation's by %.1e of the largest feature: they are computed again",
+        "rows made with %s differ from this installation's by %.1e (largest feature %.1e): they are computed again",
         was,
         gap,
+        scale,
     )
     return False

@@ -9,6 +9,12 @@ TOLERANCE = {"float32": 1e-4, "float16": 2.0**-10}
 """Largest difference that counts as rounding between versions and machines, relative to the largest feature."""
 
 
+def within_rounding(difference: float, scale: float, store_dtype: str) -> bool:
+    """Tell whether features differ by rounding alone: against the largest one, or the dtype's smallest step."""
+    step = float(np.finfo(store_dtype).smallest_subnormal)
+    return difference <= max(TOLERANCE[store_dtype] * scale, step)
+
+
 class Judge(Protocol):
     """A trained head that tells what rounding does to its predictions."""
 

@@ -8,7 +8,7 @@ from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.engines import cpu_threads, make_engine
 from pipeline.device import resolve_device
 from pipeline.errors import CacheError, DataError
-from pipeline.extraction.precision import TOLERANCE
+from pipeline.extraction.precision import within_rounding
 from pipeline.loading.loader import Loaded, Loader, auto_workers
 from pipeline.loading.worker import OK
 from pipeline.progress import OnProgress, Progress, ignore
@@ -28,7 +28,7 @@ class Recomputed:
     """Rows that are the same bits."""
     max_abs_difference: float
     scale: float
-    """The largest feature among them."""
+    """The largest feature computed now."""
     store_dtype: str
     worst: str
     """Id of the sample that differs most."""
@@ -36,7 +36,7 @@ class Recomputed:
     @property
     def holds(self) -> bool:
         """Whether the rows agree up to rounding."""
-        return self.max_abs_difference <= TOLERANCE[self.store_dtype] * max(self.scale, 1e-30)
+        return within_rounding(self.max_abs_difference, self.scale, self.store_dtype)
 
 
 def recompute_rows(
@@ -112,7 +112,7 @@ def check_rows(
     rows = usable[np.linspace(0, len(usable) - 1, min(count, len(usable))).astype(int)]
     fresh = recompute_rows(entry, table, rows, source, backbone, workers=workers, on_progress=on_progress)
     cached = np.zeros_like(fresh)
-    for first, shard in entry.read_shards():
+    for first, shard in entry.read_shards(table):
         here = (rows >= first) & (rows < first + len(shard.status))
         cached[here] = shard.features[rows[here] - first]
     flat_fresh, flat_cached = fresh.reshape(len(rows), -1), cached.reshape(len(rows), -1)
@@ -121,7 +121,7 @@ def check_rows(
         rows=len(rows),
         equal=int((flat_fresh == flat_cached).all(axis=1).sum()),
         max_abs_difference=float(gap.max(initial=0.0)),
-        scale=float(np.abs(flat_cached).max(initial=0.0)),
+        scale=float(np.abs(flat_fresh).max(initial=0.0)),
         store_dtype=entry.space.store_dtype,
         worst=table.ids[int(rows[gap.argmax()])] if len(rows) else "",
     )

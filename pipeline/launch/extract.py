@@ -151,6 +151,7 @@ def extract(
         job.begin()
         counts = _make_shards(job, on_progress)
         entry, more = _publish(job, skip_bad, said, on_progress)
+        mark_used(entry)
         computed = counts[0] + more
         return _result(job, entry, (computed, max(0, entry.rows - computed)), started)
     finally:

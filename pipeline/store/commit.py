@@ -110,6 +110,8 @@ def new_file(path: Path) -> Iterator[Path]:
         UsageError: if `path` exists.
         CacheError: if the disk is full or cannot be written.
     """
+    if not path.name:
+        raise UsageError("an empty string names no file")
     temporary = temporary_name(path)
     with disk_errors(path, 0):
         if path.exists() or path.is_symlink():
@@ -301,6 +303,6 @@ class disk_errors:
             ) from error
         # Never retried: after a failed fsync the kernel may have dropped the very pages that were not written.
         raise CacheError(
-            f"cannot write {self.path}: {error.strerror or error}",
+            f"cannot write {self.path}: {os.strerror(error.errno) if error.errno else error}",
             "Everything committed so far is kept: see to the disk and run the same command again.",
         ) from error

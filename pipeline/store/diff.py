@@ -36,7 +36,7 @@ class Difference:
     @property
     def same(self) -> bool:
         """Whether the entries have the same content; how they were made may still differ."""
-        made = ("recipe.", "versions.", "source.", "backbone.", "rounding.")
+        made = ("recipe", "versions", "source", "backbone", "rounding", "split_rule")
         return not self.samples and all(item.field.startswith(made) for item in self.fields)
 
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.errors import CacheError
 from pipeline.store.commit import read_json
 from pipeline.store.key import SHORT, FeatureSpace, entry_id
@@ -75,8 +77,12 @@ class Entry:
         shard = self.shards[number]
         return read_shard(self.shard_path(number), shard["sha256"], shard["bytes"], self.space)
 
-    def read_shards(self) -> Iterator[tuple[int, ShardRows]]:
-        """Yield (first row, rows) of every shard in order, verified, a few of them read ahead."""
+    def read_shards(self, table: SampleTable | None = None) -> Iterator[tuple[int, ShardRows]]:
+        """Yield (first row, rows) of every shard in order, verified, a few of them read ahead.
+
+        Raises:
+            CacheError: if a shard is missing or damaged, or its rows are not those that `table` lists there.
+        """
         first = 0
         with ThreadPoolExecutor(READERS) as pool:
             numbers = list(range(len(self.shards)))
@@ -85,8 +91,18 @@ class Entry:
                 rows = ahead.pop(0).result()
                 if number + READERS < len(numbers):
                     ahead.append(pool.submit(self.read_shard, number + READERS))
+                if table is not None:
+                    self._check_listed(table, first, rows, last=number == numbers[-1])
                 yield first, rows
                 first += len(rows.status)
+
+    def _check_listed(self, table: SampleTable, first: int, rows: ShardRows, *, last: bool) -> None:
+        span = slice(first, first + len(rows.status))
+        listed = np.array_equal(rows.digests, table.digests[span]) and np.array_equal(rows.status, table.status[span])
+        if not listed or (last and span.stop != len(table)):
+            raise CacheError(
+                f"{self.path}: shard rows {first} to {span.stop} are not those of the sample table", REPAIR
+            )
 
     def read_samples(self) -> SampleTable:
         """Return the sample table, verified against the manifest and the entry's id."""

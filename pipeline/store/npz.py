@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import CacheError
 from pipeline.store.commit import disk_errors, new_file
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
+from pipeline.store.samples import SampleTable
 
 
 def export_npz(entry: Entry, path: Path) -> int:
@@ -44,15 +44,13 @@ def export_npz(entry: Entry, path: Path) -> int:
             with archive.open("features.npy", "w", force_zip64=True) as file:
                 descr = np.dtype(entry.space.store_dtype).newbyteorder("<").str
                 np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-                for part in _usable_features(entry, kept):
+                for part in _usable_features(entry, table):
                     file.write(np.ascontiguousarray(part).data.cast("B"))
         return temporary.stat().st_size
 
 
-def _usable_features(entry: Entry, kept: np.ndarray) -> Iterator[np.ndarray]:
-    for first, shard in entry.read_shards():
-        here = kept[first : first + len(shard.status)]
-        if len(here) != len(shard.status):
-            raise CacheError(f"{entry.path}: its shards have more rows than its sample table")
+def _usable_features(entry: Entry, table: SampleTable) -> Iterator[np.ndarray]:
+    for first, shard in entry.read_shards(table):
+        here = table.usable[first : first + len(shard.status)]
         if here.any():
             yield shard.features if here.all() else shard.features[here]

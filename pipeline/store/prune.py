@@ -9,12 +9,13 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.store.catalog import INDEX, PLANS, QUARANTINE, list_entries
 from pipeline.store.commit import leftovers, remove_folder, remove_leftovers
 from pipeline.store.entry import SHARDS, Entry
-from pipeline.store.work import list_work
+from pipeline.store.verify import STAMP
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Pruning:
         Raises:
             CacheError: if something may not be removed.
         """
-        for folder in [entry.path.resolve() for entry in self.entries] + self.unfinished:
+        for folder in [entry.path for entry in self.entries] + self.unfinished:
             remove_folder(folder)
         remove_leftovers(self.rubbish)
 
@@ -66,19 +67,19 @@ def plan_pruning(
         max_size: entries go, longest unused first, until the rest take at most so many bytes.
     """
     now = time.time()
-    entries = sorted(list_entries(root), key=last_used, reverse=True)
-    chosen: set[str] = set()
+    entries = sorted(reversed(list(list_entries(root))), key=last_used, reverse=True)  # of equal uses the newest first
+    chosen: set[Path] = set()
     unfinished: list[Path] = []
     if older_than is not None:
-        chosen |= {entry.id for entry in entries if now - last_used(entry) > older_than}
-        unfinished = [body["path"] for body in list_work(root) if now - _last_change(body["path"]) > older_than]
+        chosen |= {entry.path for entry in entries if now - last_used(entry) > older_than}
+        unfinished = [path for path in _plan_folders(root) if now - _last_change(path) > older_than]
     if max_size is not None:
-        chosen |= {entry.id for number, entry in enumerate(entries) if disk_usage(entries[: number + 1]) > max_size}
+        chosen |= {entry.path for number, entry in enumerate(entries) if disk_usage(entries[: number + 1]) > max_size}
     if keep is not None:
         if older_than is None and max_size is None:
-            chosen = {entry.id for entry in entries}
-        chosen -= {entry.id for entry in entries[:keep]}
-    going = [entry for entry in entries if entry.id in chosen]
+            chosen = {entry.path for entry in entries}
+        chosen -= {entry.path for entry in entries[:keep]}
+    going = [entry for entry in entries if entry.path in chosen]
     rubbish = find_rubbish(root, older_than or 0.0)
     return Pruning(going, unfinished, rubbish, _freed([entry.path for entry in going] + unfinished + rubbish))
 
@@ -90,14 +91,26 @@ def find_rubbish(root: Path, older_than: float = 0.0) -> list[Path]:
     with contextlib.suppress(OSError):
         aside = sorted((root / QUARANTINE).iterdir())
     before = time.time() - older_than
-    return work_leftovers(root) + leftovers(inner) + [path for path in aside if _last_change(path) <= before]
+    return work_leftovers(root) + leftovers(inner) + [path for path in aside if _set_aside_at(path) <= before]
 
 
 def work_leftovers(root: Path) -> list[Path]:
     """Return what killed extractions left where extractions write."""
-    plans = [path for path in (root / PLANS).glob("[!.]*") if path.is_dir()]
-    inner = [folder for plan in plans for folder in (plan, plan / "records", plan / SHARDS)]
+    inner = [folder for plan in _plan_folders(root) for folder in (plan, plan / "records", plan / SHARDS)]
     return leftovers([root, root / PLANS, root / INDEX, *inner])
+
+
+def _plan_folders(root: Path) -> list[Path]:
+    """Return the folders of unfinished work, those whose plan cannot be read included."""
+    return sorted(path for path in (root / PLANS).glob("[!.]*") if path.is_dir())
+
+
+def _set_aside_at(path: Path) -> float:
+    """Return when a file was set aside, as its name says; its own times are those of its bytes."""
+    try:
+        return datetime.strptime(path.name.partition("-")[0], STAMP).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return _last_change(path)
 
 
 def disk_usage(entries: Iterable[Entry]) -> int:
@@ -114,7 +127,7 @@ def _files(paths: Iterable[Path]) -> dict[tuple[int, int], tuple[int, int, int]]
     """Return (bytes on disk, links, names found) by (device, inode) of all files in or below `paths`."""
     seen: dict[tuple[int, int], tuple[int, int, int]] = {}
     for path in paths:
-        for file in [path, *path.rglob("*")]:
+        for file in [path, *([] if path.is_symlink() else path.rglob("*"))]:
             with contextlib.suppress(OSError):
                 found = file.lstat()
                 if not file.is_dir() or file.is_symlink():

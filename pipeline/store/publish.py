@@ -87,8 +87,14 @@ def _fill(folder: Path, body: dict[str, Any], shards: Sequence[Path], table: Sam
     samples = table.to_bytes()
     write_new(folder / SAMPLES, samples)
     write_new(folder / SKIPPED, skipped)
+    write_json(folder / MANIFEST, complete_manifest(body, table, samples, skipped), replace=False)
+    sync_folder(folder)
+
+
+def complete_manifest(body: dict[str, Any], table: SampleTable, samples: bytes, skipped: bytes) -> dict[str, Any]:
+    """Return a manifest's fields with those that follow from the sample table, its bytes and the ledger's."""
     counts = np.bincount(table.splits[table.usable], minlength=len(SPLITS)).tolist()
-    full = {
+    return {
         **body,
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -102,5 +108,3 @@ def _fill(folder: Path, body: dict[str, Any], shards: Sequence[Path], table: Sam
             "count": len(table) - int(table.usable.sum()),
         },
     }
-    write_json(folder / MANIFEST, full, replace=False)
-    sync_folder(folder)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from pipeline.errors import CacheError
 from pipeline.store.columns import LIBVER, Place, inspect, set_attributes
 from pipeline.store.commit import disk_errors, new_file, temporary_folder, write_new
 from pipeline.store.entry import Entry, open_entry
-from pipeline.store.key import SHORT, FeatureSpace, entry_id
+from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
 from pipeline.store.manifest import check_manifest
-from pipeline.store.publish import publish_entry
+from pipeline.store.publish import complete_manifest, publish_entry
 from pipeline.store.samples import COLUMNS as SAMPLE_COLUMNS
 from pipeline.store.samples import SampleTable
 from pipeline.store.shard import ShardRows, shard_bytes
@@ -50,11 +50,10 @@ def export_single(entry: Entry, path: Path) -> int:
         CacheError: if a file of the entry is damaged, or the disk is full or cannot be written.
     """
     table = entry.read_samples()
-    names = [name.encode("utf-8", "surrogateescape") for name in entry.classes]
     manifest = json.dumps(entry.manifest, ensure_ascii=True).encode()
     small = {
         **table.to_columns(),
-        "class_names": np.array(names, dtype=f"S{max([1, *map(len, names)])}"),
+        "class_names": _class_names(entry.classes),
         "manifest": np.frombuffer(manifest, np.uint8),
         "skipped": np.frombuffer(entry.read_skipped_bytes(), np.uint8),
     }
@@ -63,7 +62,9 @@ def export_single(entry: Entry, path: Path) -> int:
     size = sum(array.nbytes for array in small.values()) + int(np.prod(shape)) * dtype.itemsize
     _check_room(path.parent, size)
     with new_file(path) as temporary:
-        places = _lay_out(temporary, {"features": (shape, dtype)} | {n: (a.shape, a.dtype) for n, a in small.items()})
+        columns = {"features": (shape, dtype)} | {name: (array.shape, array.dtype) for name, array in small.items()}
+        with disk_errors(path, size):
+            places = _lay_out(temporary, columns)
         with _opened(temporary, os.O_RDWR) as file, disk_errors(path, size):
             total = os.fstat(file).st_size
             if hasattr(os, "posix_fallocate"):
@@ -71,11 +72,16 @@ def export_single(entry: Entry, path: Path) -> int:
             for name, array in small.items():
                 _write(file, array, places[name].offset)
             row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
-            for first, shard in entry.read_shards():
+            for first, shard in entry.read_shards(table):
                 _write(file, shard.features, places["features"].offset + first * row_bytes)
             os.pwrite(file, (MAGIC + _hash_after_block(file).encode() + b"\n").ljust(BLOCK, b"\0"), 0)
             os.fsync(file)
     return total
+
+
+def _class_names(classes: Sequence[str]) -> np.ndarray:
+    names = [id_bytes(name) for name in classes]
+    return np.array(names, dtype=f"S{max([1, *map(len, names)])}")
 
 
 def _lay_out(path: Path, columns: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, Place]:
@@ -88,6 +94,7 @@ def _lay_out(path: Path, columns: dict[str, tuple[tuple[int, ...], np.dtype]]) -
             plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            plan.set_obj_track_times(False)
             kind, space = h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape)
             h5py.h5d.create(file.id, name.encode(), kind, space, plan)
     with h5py.File(path, "r", locking=False) as file:
@@ -131,19 +138,21 @@ def _import(descriptor: int, places: dict[str, Place], path: Path, root: Path) -
     features = places["features"]
     shape, dtype = (len(table), *space.row_shape), np.dtype(space.store_dtype).newbyteorder("<")
     named = entry_id(space, manifest["classes"], table.ids, table.digests, table.labels, table.splits)
+    samples = table.to_bytes()
+    names, right_names = _read(descriptor, places["class_names"]), _class_names(manifest["classes"])
     wrong = [
         what
         for what, right in {
             "features": (features.shape, features.dtype) == (shape, dtype),
             "space": space.sha256 == manifest["space_sha256"],
-            "sample table": sha256_bytes(table.to_bytes()) == manifest["samples"]["sha256"],
-            "ledger": sha256_bytes(skipped) == manifest["skipped"]["sha256"],
+            "class names": names.dtype == right_names.dtype and np.array_equal(names, right_names),
+            "counts": complete_manifest(manifest, table, samples, skipped) == manifest,
             "id": named == manifest["id"],
         }.items()
         if not right
     ]
-    if wrong or len(table) != manifest["samples_listed"]:
-        raise CacheError(f"{path} does not hold what its manifest names: {', '.join(wrong) or 'rows'}", HINT)
+    if wrong:
+        raise CacheError(f"{path} does not hold what its manifest names: {', '.join(wrong)}", HINT)
     _check_room(root, manifest["samples_listed"] * space.row_bytes)
     with temporary_folder(root) as folder, disk_errors(root, 0):
         shards, first = [], 0
@@ -152,7 +161,7 @@ def _import(descriptor: int, places: dict[str, Place], path: Path, root: Path) -
             place = Place((shard["rows"], *space.row_shape), dtype, features.offset + first * space.row_bytes)
             rows = ShardRows(_read(descriptor, place), table.digests[span], table.status[span])
             data = shard_bytes(space, rows)
-            if sha256_bytes(data) != shard["sha256"]:
+            if (sha256_bytes(data), len(data)) != (shard["sha256"], shard["bytes"]):
                 raise CacheError(
                     f"rows {first:,} to {span.stop:,} of {path} do not give the shard that its manifest names",
                     "It was made by another version of HDF5 or is not whole: copy the entry's folder instead.",
@@ -160,7 +169,7 @@ def _import(descriptor: int, places: dict[str, Place], path: Path, root: Path) -
             shards.append(folder / f"{number:05d}.h5")
             write_new(shards[-1], data)
             first = span.stop
-        return publish_entry(root, manifest, shards, table, skipped, replace=True)
+        return publish_entry(root, manifest, shards, table, skipped)
 
 
 def _read_manifest(descriptor: int, place: Place, path: Path) -> dict[str, Any]:

@@ -11,8 +11,11 @@ from pathlib import Path
 from pipeline.digest import sha256_file
 from pipeline.errors import CacheError
 from pipeline.store.catalog import QUARANTINE
-from pipeline.store.commit import disk_errors, make_folder, sync_folder
-from pipeline.store.entry import READERS, SAMPLES, SKIPPED, Entry
+from pipeline.store.commit import disk_errors, make_folder, publish_link, sync_folder, temporary_name, write_new
+from pipeline.store.entry import READERS, SAMPLES, SHARDS, SKIPPED, Entry
+
+STAMP = "%Y%m%dT%H%M%S%f"
+"""When a file was set aside (UTC), the first part of its name in quarantine."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,16 @@ def find_changed(entry: Entry) -> list[Damage]:
 
 
 def find_foreign(entry: Entry) -> list[Damage]:
-    """Check that the sample table is the one that the entry is named by."""
+    """Check that the sample table is the one that the entry is named by, and that the shards hold its rows."""
     try:
-        entry.read_samples()
+        table = entry.read_samples()
     except CacheError as error:
         return [Damage(entry.path / SAMPLES, error.message)]
+    try:
+        for _ in entry.read_shards(table):
+            pass
+    except CacheError as error:
+        return [Damage(entry.path / SHARDS, error.message)]
     return []
 
 
@@ -60,10 +68,31 @@ def _reason(path: Path, sha256: str, size: int) -> str:
         return f"cannot be read: {error.strerror}"
 
 
+def put_back(root: Path, path: Path, committed: Path | bytes) -> None:
+    """Put a file's committed bytes (or another file that holds them) in its place and set aside what lies there.
+
+    The new file is durable before the old one moves, so that a full disk makes nothing worse.
+    """
+    make_folder(path.parent)
+    temporary = temporary_name(path)
+    try:
+        with disk_errors(path, 0):
+            if isinstance(committed, Path):
+                publish_link(committed, temporary, sync=False)
+            else:
+                write_new(temporary, committed)
+            if path.exists() or path.is_symlink():
+                set_aside(root, path)
+            os.rename(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def set_aside(root: Path, path: Path) -> Path:
     """Move a damaged file or folder of the cache to `quarantine/` and return its new place."""
     make_folder(root / QUARANTINE)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    stamp = datetime.now(UTC).strftime(STAMP)
     name = "-".join(path.relative_to(root).parts) if path.is_relative_to(root) else path.name
     goal = root / QUARANTINE / f"{stamp}-{name}"
     with disk_errors(path, 0):
