@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.digest import sha256_json
+
 # Threads that wait without spinning: on a busy machine, tiny networks are many times faster so.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -36,12 +38,19 @@ def make_photos(root: Path, per_class: int = 12, classes: tuple[str, ...] = ("ap
 def make_manifest(**changes) -> dict:
     """The fields of a manifest that hold nothing of interest."""
     nothing = {"sha256": "0" * 64, "bytes": 0, "count": 0}
+    space = {
+        **dict.fromkeys(("architecture", "weights", "layer", "pool", "dtype"), "tiny"),
+        "preprocess": {},
+        "store_dtype": "float32",
+        "row_shape": [4],
+    }
+    recipe = {"engine": "reference", "engine_version": "1", "device": "cpu", "threads": 1}
     body = {
         "format": "pipeline-entry",
         "format_version": 1,
         "id": "0" * 64,
-        "space": {},
-        "space_sha256": "0" * 64,
+        "space": space,
+        "space_sha256": sha256_json(space),
         "backbone": {"name": "torchvision/tiny", "weights": "none"},
         "source": {"kind": "folder", "spec": "photos"},
         "classes": ["all"],
@@ -52,7 +61,7 @@ def make_manifest(**changes) -> dict:
         "samples": nothing,
         "skipped": nothing,
         "shards": [],
-        "recipe": {},
+        "recipe": {**recipe, "batch_size": 4, "shard_rows": 8},
         "versions": {},
         "command": "",
         "created": "2026-01-01T00:00:00+00:00",

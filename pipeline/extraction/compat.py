@@ -60,12 +60,14 @@ def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
     had = job.rows.fetch(job.rows.find(job.digests[chosen]), job.digests[chosen], cached)
     with Loader(job.backbone.preprocess, batch_size=job.recipe.batch_size, workers=1) as loader:
         loader.request(range(len(chosen)), lambda place: job.payload(int(chosen[place])))
-        batch = loader.next_batch()
-        usable = had & np.array([item.outcome == OK for item in batch.loaded])
-        batch.pixels[len(batch.rows) :] = 0
-        with cpu_threads(job.recipe.threads):
-            fresh = job.engine.features(batch.pixels)[: len(chosen)].astype(job.space.store_dtype)
-        loader.release(batch)
+        fresh, usable = np.zeros_like(cached), had.copy()
+        for _ in range(-(-len(chosen) // job.recipe.batch_size)):
+            batch = loader.next_batch()
+            usable[batch.rows] &= np.array([item.outcome == OK for item in batch.loaded])
+            batch.pixels[len(batch.rows) :] = 0
+            with cpu_threads(job.recipe.threads):
+                fresh[batch.rows] = job.engine.features(batch.pixels)[: len(batch.rows)].astype(fresh.dtype)
+            loader.release(batch)
     scale = float(np.abs(fresh[usable].astype(np.float64)).max(initial=0.0))
     gap = float(np.abs(fresh[usable].astype(np.float64) - cached[usable]).max(initial=0.0))
     was = ", ".join(f"{name} {version}" for name, version in zip(COMPUTING, made_with, strict=True))

@@ -18,7 +18,7 @@ from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS, Loader, auto_workers
 from pipeline.sources.source import TEST, TRAIN, ArrayPayload, Listing, Payload, Source
 from pipeline.sources.split import drawn
 from pipeline.store.commit import remove_leftovers
-from pipeline.store.key import SPLITS, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
+from pipeline.store.key import SPLITS, STORE_DTYPES, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
 from pipeline.store.prune import work_leftovers
 from pipeline.store.rows import RowIndex, index_rows
 from pipeline.store.shard import ShardRows
@@ -28,7 +28,6 @@ from pipeline.store.work import Record, WorkFolder
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-STORE_DTYPES = ("float32", "float16")
 SPLIT_SEED = 0
 
 

@@ -1,5 +1,6 @@
 """From committed shards to a finished entry, which appears whole or not at all."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from pipeline.errors import CacheError, DataError
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Rounding
+from pipeline.store.commit import sync_folder
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT
 from pipeline.store.publish import publish_entry
@@ -58,7 +60,7 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
         except FileNotFoundError:
             # Another process has published the entry and removed the shards: the next round finds it.
             return whole_entry(job.root, goal)
-    _save_stat_index(job, done.records)
+    save_stat_index(job, done.records)
     job.work.discard()
     return entry
 
@@ -73,6 +75,8 @@ def whole_entry(root: Path, path: Path) -> Entry | None:
         set_aside(root, path)
         return None
     damage = find_changed(entry)
+    with contextlib.suppress(OSError):  # of a cache that cannot be written
+        sync_folder(root)  # another process may have given the name just now
     for item in damage:
         if item.path.exists():
             set_aside(root, item.path)
@@ -159,7 +163,8 @@ def _rounding(records: list[Record]) -> Rounding | None:
     return total if measured else None
 
 
-def _save_stat_index(job: Job, records: list[Record]) -> None:
+def save_stat_index(job: Job, records: list[Record]) -> None:
+    """Remember the digests of the files that `records` read, for the next extraction of this source."""
     new = [record.stats for record in records if len(record.stats)]
     if new and job.source.folder is not None:
         index = StatIndex.load(job.root, job.source.folder)

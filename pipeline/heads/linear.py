@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.digest import is_sealed, seal, sha256_bytes
-from pipeline.errors import DataError
+from pipeline.errors import CacheError, DataError
+from pipeline.store.verified import read_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
 FORMAT, FORMAT_VERSION = "pipeline-head", 1
 CHUNK_ROWS = 8192
+MAX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ def read_head(folder: Path) -> LinearHead:
     from safetensors.torch import load
 
     try:
-        body = json.loads((folder / DESCRIPTION).read_bytes())
-        data = (folder / WEIGHTS).read_bytes()
+        body = json.loads(read_whole(folder / DESCRIPTION, MAX_BYTES))
+        data = read_whole(folder / WEIGHTS, MAX_BYTES)
         tensors = load(data)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, CacheError, SafetensorError) as error:
         raise DataError(f"the head in {folder} cannot be read: {error}") from error
     if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{folder / DESCRIPTION} is damaged or of another version")

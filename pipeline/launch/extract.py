@@ -16,7 +16,7 @@ from pipeline.errors import CacheError, UsageError
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job, Wishes, prepare
 from pipeline.extraction.precision import Judge
-from pipeline.extraction.publish import check_images, publish, whole_entry
+from pipeline.extraction.publish import check_images, publish, save_stat_index, whole_entry
 from pipeline.extraction.shard import extract_shard, request_shard
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.progress import OnProgress, Progress, ignore
@@ -179,7 +179,8 @@ def _hit(job: Job, entry: Entry, skip_bad: bool, started: float) -> ExtractResul
     skipped = [(item["id"], item["reason"]) for item in entry.skipped()]
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
     mark_used(entry)
-    job.work.discard()  # a process killed after publishing leaves it
+    save_stat_index(job, job.work.records())  # a process killed after publishing leaves them, and the folder
+    job.work.discard()
     return _result(job, entry, (0, entry.rows), started)
 
 

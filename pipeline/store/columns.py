@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LIBVER = ("v110", "v110")
 MAX_ATTRIBUTES = 16
 MAX_ATTRIBUTE_BYTES = 60_000
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SUPERBLOCK_BYTES, ROOT_ADDRESS = 48, 36
 KINDS = "iufS"
 """Kinds of numpy's dtypes that a column may have: integers, floats and fixed-length bytes."""
 
@@ -66,6 +68,7 @@ def read_columns(
     """
     import h5py
 
+    check_head(data, where)
     try:
         with h5py.File.in_memory(data) as file:
             attributes, places = inspect(file, names, len(data), where)
@@ -80,6 +83,19 @@ def read_columns(
     except Exception as error:  # whatever HDF5, h5py and numpy make of what somebody else has written
         raise CacheError(f"{where} is not a file of this cache: {error}", REPAIR) from error
     return attributes, columns
+
+
+def check_head(data: bytes | memoryview, where: str) -> None:
+    """Refuse old forms of HDF5 files before HDF5 sees them: it follows their trees, even in a circle, and crashes.
+
+    Raises:
+        CacheError: if the superblock is not of version 2 or 3, or the root group has no checksummed header.
+    """
+    head = bytes(data[:SUPERBLOCK_BYTES])
+    root = int.from_bytes(head[ROOT_ADDRESS : ROOT_ADDRESS + 8], "little")
+    fits = head[:8] == SIGNATURE and len(head) == SUPERBLOCK_BYTES and head[8] in (2, 3) and head[9] == 8
+    if not fits or bytes(data[root : root + 4]) != b"OHDR":
+        raise CacheError(f"{where} is not a file of this cache: its HDF5 head is of another form", REPAIR)
 
 
 def inspect(
@@ -135,13 +151,14 @@ def _place(file: "h5py.File", name: str, size: int, where: str) -> Place:
     dtype = dataset.dtype
     if dtype.kind not in KINDS or dtype.hasobject or dtype.byteorder == ">":
         raise CacheError(f"{where}: {name} is of dtype {dtype}, which no file of this cache has", REPAIR)
+    creation = dataset.id.get_create_plist()
+    if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count() != 0:
+        raise CacheError(f"{where}: {name} is not stored in one piece inside the file", REPAIR)
     if not dataset.size:
         return Place(dataset.shape, dtype, 0)
-    creation = dataset.id.get_create_plist()
-    plain = creation.get_layout() == h5py.h5d.CONTIGUOUS and creation.get_external_count() == 0
     offset = dataset.id.get_offset()
     stored = dataset.id.get_storage_size()
     declared = math.prod(dataset.shape) * dtype.itemsize
-    if not plain or offset is None or stored != declared or offset + stored > size:
+    if offset is None or stored != declared or offset + stored > size:
         raise CacheError(f"{where}: {name} is not stored in one piece inside the file", REPAIR)
     return Place(dataset.shape, dtype, int(offset))

@@ -75,7 +75,10 @@ class Entry:
     def read_shard(self, number: int) -> ShardRows:
         """Return a shard's rows, verified."""
         shard = self.shards[number]
-        return read_shard(self.shard_path(number), shard["sha256"], shard["bytes"], self.space)
+        rows = read_shard(self.shard_path(number), shard["sha256"], shard["bytes"], self.space)
+        if len(rows.status) != shard["rows"]:
+            raise CacheError(f"{self.shard_path(number)} has {len(rows.status):,} rows, not {shard['rows']:,}", REPAIR)
+        return rows
 
     def read_shards(self, table: SampleTable | None = None) -> Iterator[tuple[int, ShardRows]]:
         """Yield (first row, rows) of every shard in order, verified, a few of them read ahead.

@@ -1,6 +1,7 @@
 """What names things in the cache: the feature space, the recipe within it, and the entry."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -10,12 +11,15 @@ import numpy as np
 
 from pipeline.digest import canonical_json, sha256_json
 from pipeline.errors import CacheError
+from pipeline.store.fields import Fields, check_fields
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; arrays of splits hold positions in this tuple."""
 
 SHARD_BYTES = 32 << 20
 MIN_SHARD_ROWS, MAX_SHARD_ROWS = 256, 2048
+MAX_ROW_AXES, MAX_ROW_NUMBERS = 8, 1 << 30
+STORE_DTYPES = ("float32", "float16")
 SHORT = 16
 """Hex digits of an entry's folder name: 64 bits of its id."""
 
@@ -56,8 +60,16 @@ class FeatureSpace:
         Raises:
             CacheError: if a field is missing or unknown, so that a newer format is refused, not half read.
         """
-        _check_fields(cls, value, "feature space")
-        return cls(**{**value, "row_shape": tuple(value["row_shape"])})
+        _check_names(cls, value, "feature space")
+        text: Fields = dict.fromkeys(("architecture", "weights", "layer", "pool", "dtype", "store_dtype"), str)
+        check_fields(value, {**text, "preprocess": dict, "row_shape": (list, tuple)}, "feature space")
+        shape = value["row_shape"]
+        whole = all(type(side) is int and side > 0 for side in shape)
+        if not whole or not 1 <= len(shape) <= MAX_ROW_AXES or math.prod(shape) > MAX_ROW_NUMBERS:
+            raise CacheError(f"feature space: a row of shape {str(shape)[:80]}")
+        if value["store_dtype"] not in STORE_DTYPES:
+            raise CacheError(f"feature space: rows of dtype {value['store_dtype'][:40]!r}")
+        return cls(**{**value, "row_shape": tuple(shape)})
 
     @cached_property
     def sha256(self) -> str:
@@ -98,11 +110,15 @@ class Recipe:
         Raises:
             CacheError: if a field is missing or unknown.
         """
-        _check_fields(cls, value, "recipe")
+        _check_names(cls, value, "recipe")
+        numbers: Fields = dict.fromkeys(("threads", "batch_size", "shard_rows"), int)
+        check_fields(value, {**numbers, "engine": str, "engine_version": str, "device": str}, "recipe")
+        if not value["batch_size"] or not value["shard_rows"]:
+            raise CacheError("recipe: a batch or a shard of no rows")
         return cls(**value)
 
 
-def _check_fields(kind: type[FeatureSpace] | type[Recipe], value: dict[str, Any], what: str) -> None:
+def _check_names(kind: type[FeatureSpace] | type[Recipe], value: dict[str, Any], what: str) -> None:
     names = {field.name for field in fields(kind)}
     if set(value) != names:
         raise CacheError(

@@ -1,16 +1,15 @@
 """What a manifest must hold before any of it is used: it may come from another machine, or from anyone."""
 
-import re
 from typing import Any
 
 from pipeline.errors import CacheError
-from pipeline.store.key import SPLITS
+from pipeline.store.fields import HEX, Fields, check_fields
+from pipeline.store.key import SPLITS, FeatureSpace, Recipe, id_bytes
 
 FORMAT = "pipeline-entry"
 FORMAT_VERSION = 1
-HEX = re.compile(r"[0-9a-f]{64}")
 
-FIELDS: dict[str, type | tuple[type, ...]] = {
+FIELDS: Fields = {
     "id": str,
     "space": dict,
     "space_sha256": str,
@@ -29,14 +28,14 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "command": str,
     "created": str,
 }
-SHARD_FIELDS: dict[str, type | tuple[type, ...]] = {
+SHARD_FIELDS: Fields = {
     "sha256": str,
     "bytes": int,
     "rows": int,
     "recipe": dict,
     "facts": dict,
 }
-FILE_FIELDS: dict[str, type | tuple[type, ...]] = {"sha256": str, "bytes": int}
+FILE_FIELDS: Fields = {"sha256": str, "bytes": int}
 
 
 def check_manifest(manifest: dict[str, Any], where: str) -> None:
@@ -51,30 +50,35 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
             f"this package reads {FORMAT!r} version {FORMAT_VERSION}",
             "Extract again, or use the version of this package that wrote it.",
         )
-    _check(manifest, FIELDS, where)
+    check_fields(manifest, FIELDS, where)
     for name in ("samples", "skipped"):
-        _check(manifest[name], FILE_FIELDS, f"{where}: {name}")
+        check_fields(manifest[name], FILE_FIELDS, f"{where}: {name}")
     for number, shard in enumerate(manifest["shards"]):
-        _check(shard if isinstance(shard, dict) else {}, SHARD_FIELDS, f"{where}: shard {number}")
-    _check(manifest["skipped"], {"count": int}, f"{where}: skipped")
-    _check(manifest["source"], {"spec": str, "kind": str}, f"{where}: source")
-    _check(manifest["backbone"], {"name": str, "weights": str}, f"{where}: backbone")
+        check_fields(shard if isinstance(shard, dict) else {}, SHARD_FIELDS, f"{where}: shard {number}")
+    check_fields(manifest["skipped"], {"count": int}, f"{where}: skipped")
+    check_fields(manifest["source"], {"spec": str, "kind": str}, f"{where}: source")
+    check_fields(manifest["backbone"], {"name": str, "weights": str}, f"{where}: backbone")
     hashes = [manifest["id"], manifest["space_sha256"], manifest["samples"]["sha256"], manifest["skipped"]["sha256"]]
     hashes += [shard["sha256"] for shard in manifest["shards"]]
     if not all(HEX.fullmatch(text) for text in hashes):
         raise CacheError(f"{where} has a SHA-256 that is none")
-    if not all(isinstance(name, str) for name in manifest["classes"]):
-        raise CacheError(f"{where} has class names that are no text")
+    classes = manifest["classes"]
+    if not all(isinstance(name, str) and _is_text(name) for name in classes) or len(set(classes)) != len(classes):
+        raise CacheError(f"{where} has class names that are no text, or one of them twice")
     if not set(manifest["splits"]) <= set(SPLITS):
         raise CacheError(f"{where} has splits {sorted(manifest['splits'])}, known are {', '.join(SPLITS)}")
+    check_fields(manifest["splits"], dict.fromkeys(manifest["splits"], int), f"{where}: splits")
+    if FeatureSpace.from_json(manifest["space"]).sha256 != manifest["space_sha256"]:
+        raise CacheError(f"{where}: the feature space does not have the SHA-256 it is named by")
+    Recipe.from_json(manifest["recipe"])
     listed = sum(shard["rows"] for shard in manifest["shards"])
     if listed != manifest["samples_listed"] or not 0 <= manifest["rows"] <= listed:
         raise CacheError(f"{where}: the shards have {listed:,} rows, the entry {manifest['samples_listed']:,}")
 
 
-def _check(value: dict[str, Any], fields: dict[str, type | tuple[type, ...]], where: str) -> None:
-    for name, kind in fields.items():
-        if not isinstance(value.get(name), kind) or isinstance(value.get(name), bool):
-            raise CacheError(f"{where}: field {name!r} is missing or not what it must be")
-        if kind is int and value[name] < 0:
-            raise CacheError(f"{where}: field {name!r} is negative")
+def _is_text(name: str) -> bool:
+    try:
+        id_bytes(name)
+    except UnicodeEncodeError:
+        return False
+    return True

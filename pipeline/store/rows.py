@@ -96,7 +96,7 @@ class RowIndex:
             if rows is None:
                 self.forget([int(number)])
                 continue
-            here = np.flatnonzero(places[:, 0] == number)
+            here = np.flatnonzero((places[:, 0] == number) & (places[:, 1] < len(rows.status)))
             there = places[here, 1]
             equal = (rows.digests[there] == digests[here]).all(axis=1)
             out[here[equal]] = rows.features[there[equal]]

@@ -73,6 +73,9 @@ class SampleTable:
             if n and not 0 <= int(columns[name].min()) <= int(columns[name].max()) <= most:
                 raise CacheError(f"{where}: {name} holds values that are not between 0 and {most}", REPAIR)
         ids = [id_text(value) for value in columns["id"].tolist()]
+        outside = next((name for name in ids if name[:1] == "/" or "\0" in name or ".." in name.split("/")), None)
+        if outside is not None:
+            raise CacheError(f"{where}: sample id {outside!r} leads out of its source", REPAIR)
         return cls(ids, *(columns[name].copy() for name in COLUMNS[1:]))
 
     def to_bytes(self) -> bytes:
@@ -94,6 +97,8 @@ class SampleTable:
         attributes, columns = read_columns(data, COLUMNS, where)
         if (attributes.get("format"), attributes.get("format_version")) != (FORMAT, FORMAT_VERSION):
             raise CacheError(f"{where} is not a version {FORMAT_VERSION} {FORMAT} file", REPAIR)
+        if attributes.get("split_names") != list(SPLITS):
+            raise CacheError(f"{where} numbers its splits otherwise: {attributes.get('split_names')}", REPAIR)
         return cls.from_columns(columns, classes, where)
 
 

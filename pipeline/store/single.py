@@ -19,8 +19,8 @@ import numpy as np
 
 from pipeline.digest import CHUNK_BYTES, is_sealed, sha256_bytes
 from pipeline.errors import CacheError
-from pipeline.store.columns import LIBVER, Place, inspect, set_attributes
-from pipeline.store.commit import disk_errors, new_file, temporary_folder, write_new
+from pipeline.store.columns import LIBVER, Place, check_head, inspect, set_attributes
+from pipeline.store.commit import disk_errors, new_file, sync_folder, temporary_folder, write_new
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
 from pipeline.store.manifest import check_manifest
@@ -34,6 +34,7 @@ FORMAT, FORMAT_VERSION = "pipeline-export", 1
 MAGIC = b"pipeline-export 1\n"
 BLOCK = 512
 """Bytes in front of the HDF5 data: MAGIC, the SHA-256 of the rest in hex, a newline, zeros."""
+HEAD_BYTES = 4096
 COLUMNS = ("features", *SAMPLE_COLUMNS, "class_names", "manifest", "skipped")
 MAX_MANIFEST_BYTES = 256 << 20
 HINT = "Copy it again from where it was exported, or export it again."
@@ -113,6 +114,7 @@ def import_single(path: Path, root: Path) -> Entry:
         with _opened(path, os.O_RDONLY) as descriptor:
             _check_hash(descriptor, path)
             size = os.fstat(descriptor).st_size
+            check_head(os.pread(descriptor, HEAD_BYTES, BLOCK), str(path))
             with h5py.File(path, "r") as file:  # locked as others lock it: HDF5 refuses to open a file in two ways
                 attributes, places = inspect(file, COLUMNS, size, str(path))
             if (attributes.get("format"), attributes.get("format_version")) != (FORMAT, FORMAT_VERSION):
@@ -131,6 +133,7 @@ def _import(descriptor: int, places: dict[str, Place], path: Path, root: Path) -
     with contextlib.suppress(CacheError):
         entry = open_entry(there)
         if entry.manifest["id"] == manifest["id"] and not find_damage(entry):
+            sync_folder(root)  # another process may have given the name just now
             return entry
     columns = {name: _read(descriptor, places[name]) for name in SAMPLE_COLUMNS}
     table = SampleTable.from_columns(columns, len(manifest["classes"]), str(path))

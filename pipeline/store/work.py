@@ -29,6 +29,7 @@ from pipeline.store.commit import (
     sync_folder,
     write_json,
 )
+from pipeline.store.fields import HEX, Fields, check_fields
 from pipeline.store.key import SHORT, FeatureSpace, Recipe
 from pipeline.store.shard import ShardRows, read_shard, shard_bytes
 from pipeline.store.statindex import ROW
@@ -39,6 +40,13 @@ T = TypeVar("T")
 
 PLAN, RECORDS, SHARDS = "plan.json", "records", "shards"
 PLAN_FORMAT, RECORD_FORMAT, FORMAT_VERSION = "pipeline-plan", "pipeline-record", 1
+RECORD_FIELDS: Fields = {
+    **dict.fromkeys(("shard", "bytes", "rows", "computed", "reused"), int),
+    "shard_sha256": str,
+    "bad": list,
+    "stats": str,
+    "facts": dict,
+}
 TRIES = 5
 """How often a commit starts over because another process finished and removed the folder meanwhile."""
 
@@ -85,6 +93,16 @@ class Record:
         """
         if (value.get("format"), value.get("format_version")) != (RECORD_FORMAT, FORMAT_VERSION):
             raise CacheError(f"a commit record of version {value.get('format_version')!r}, expected {FORMAT_VERSION}")
+        check_fields(value, RECORD_FIELDS, "commit record")
+        bad = value["bad"]
+        if not all(isinstance(item, list) and [type(part) for part in item] == [int, str] for item in bad):
+            raise CacheError("commit record: unusable images that are not pairs of row and reason")
+        if not HEX.fullmatch(value["shard_sha256"]) or not all(0 <= row < value["rows"] for row, _ in bad):
+            raise CacheError("commit record: a SHA-256 that is none, or rows that the shard has not")
+        try:
+            stats = np.frombuffer(base64.b64decode(value["stats"], validate=True), ROW)
+        except ValueError as error:
+            raise CacheError(f"commit record: stat fields that are none: {error}") from error
         return cls(
             value["shard"],
             value["shard_sha256"],
@@ -92,8 +110,8 @@ class Record:
             value["rows"],
             value["computed"],
             value["reused"],
-            {row: reason for row, reason in value["bad"]},
-            np.frombuffer(base64.b64decode(value["stats"]), ROW),
+            dict(bad),
+            stats,
             value["facts"],
         )
 
