@@ -75,7 +75,7 @@ class SampleTable:
         ids = [id_text(value) for value in columns["id"].tolist()]
         outside = next((name for name in ids if name[:1] == "/" or "\0" in name or ".." in name.split("/")), None)
         if outside is not None:
-            raise CacheError(f"{where}: sample id {outside!r} leads out of its source", REPAIR)
+            raise CacheError(f"{where}: id {outside!r} leads out of its source", REPAIR)
         return cls(ids, *(columns[name].copy() for name in COLUMNS[1:]))
 
     def to_bytes(self) -> bytes:

@@ -1,0 +1,176 @@
+"""A source of a million images that takes no memory, a network that takes no time, and the phases of an extraction."""
+
+import hashlib
+import os
+import resource
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.preprocess import Preprocess
+from pipeline.backbones.weights import state_digest
+from pipeline.extraction.job import Job, Wishes, prepare
+from pipeline.extraction.publish import publish, whole_entry
+from pipeline.extraction.shard import extract_shard, request_shard
+from pipeline.launch.plan import plan_of
+from pipeline.sources.source import TRAIN, ArrayPayload, Listing
+from pipeline.store.entry import open_entry
+from pipeline.store.key import SHORT
+
+SIDE, DIM, CLASSES = 4, 128, 10
+
+
+@dataclass(frozen=True)
+class NumberedImages:
+    """So many images, each made from its number when it is asked for."""
+
+    count: int
+
+    spec = "numbers"
+    folder = None
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "bundled", "location": f"numbers up to {self.count}"}
+
+    def listing(self) -> Listing:
+        numbers = np.arange(self.count)
+        classes = tuple(f"class {number}" for number in range(CLASSES))
+        ids = [str(number) for number in range(self.count)]
+        return Listing(ids, numbers % CLASSES, np.full(self.count, TRAIN, np.int8), classes)
+
+    def payload(self, sample_id: str) -> ArrayPayload:
+        pixels = int(sample_id).to_bytes(8, "big") * (SIDE * SIDE * 3 // 8)
+        return ArrayPayload(np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE, 3))
+
+
+class Mix(nn.Module):
+    """Mixes an image's pixels into DIM features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pixels = SIDE * SIDE * 3
+        self.register_buffer("mix", torch.cos(torch.arange(pixels * DIM).reshape(pixels, DIM).float()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ self.mix
+
+
+def null_backbone() -> Backbone:
+    network = Mix().eval()
+    preprocess = Preprocess(SIDE, SIDE, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    return Backbone("tests/mix", "none", state_digest(network), "input:none", preprocess, "tests", (DIM,), network)
+
+
+def memory() -> int:
+    """Bytes of this process that lie in memory."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def peak_memory() -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+
+
+def reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = now - self.last
+        self.last = now
+
+
+def prepared(root: Path, rows: int, shard_rows: int) -> Job:
+    """Make a job that computes on one thread: it has next to nothing to compute, and the loader needs a core too."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    wishes = Wishes(batch_size=256, shard_rows=shard_rows, workers=1)
+    job = prepare(NumberedImages(rows), null_backbone(), root=root, wishes=wishes)
+    os.sched_setaffinity(0, cores)
+    return job
+
+
+def make_shards(root: Path, rows: int, shard_rows: int) -> dict[str, Any]:
+    """Do what `extract` does up to publishing; note memory and descriptors after each shard."""
+    torch.set_num_threads(1)
+    clock = Clock()
+    job = prepared(root, rows, shard_rows)
+    clock.lap("prepare")
+    assert whole_entry(root, root / job.final_id(job.digests)[:SHORT]) is None
+    clock.lap("look for the entry")
+    plan_of(job, None)
+    clock.lap("plan")
+    job.begin()
+    missing = job.missing()
+    clock.lap("missing")
+    notes = []
+    try:
+        for place, number in enumerate(missing):
+            for wanted in missing[place : place + 2]:
+                request_shard(job, wanted)
+            extract_shard(job, number)
+            notes.append((memory(), descriptors()))
+    finally:
+        job.close()
+    clock.lap("extract")
+    return {"seconds": clock.seconds, "memory": [a for a, _ in notes], "descriptors": [b for _, b in notes]}
+
+
+def resume(root: Path, rows: int, shard_rows: int) -> dict[str, Any]:
+    """Find out that nothing is missing, and publish."""
+    clock = Clock()
+    job = prepared(root, rows, shard_rows)
+    clock.lap("prepare")
+    assert job.missing() == []
+    clock.lap("missing")
+    before = memory()
+    reset_peak()
+    entry = publish(job, skip_bad=False, command="")
+    clock.lap("publish")
+    assert entry is not None
+    return {"seconds": clock.seconds, "entry": str(entry.path), "before": before, "peak": peak_memory()}
+
+
+def read_speeds(path: Path, repeats: int) -> dict[str, Any]:
+    """Read an entry verified, and hash the same bytes where they lie in memory, in turns; return bytes a second.
+
+    Seconds are the processor's, of all threads: those of the clock say more of what else the machine does.
+    """
+    entry = open_entry(path)
+    data = [entry.shard_path(number).read_bytes() for number in range(len(entry.shards))]
+
+    def read() -> None:
+        assert sum(len(shard.status) for _, shard in entry.read_shards()) == entry.rows
+
+    def hash_only() -> None:
+        for part in data:
+            hashlib.sha256(part).hexdigest()
+
+    spent: dict[str, list[float]] = {"read": [], "hash": []}
+    for _ in range(repeats):
+        for name, work in (("read", read), ("hash", hash_only)):
+            started = time.process_time()
+            work()
+            spent[name].append(time.process_time() - started)
+    size = sum(map(len, data))
+    return {"bytes": size, **{name: size / statistics.median(values) for name, values in spent.items()}}
