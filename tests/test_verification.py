@@ -409,16 +409,3 @@ def test_shards_that_are_not_those_of_the_sample_table_are_told_without_images(t
     with pytest.raises(CacheError, match="sample table"):
         pipeline.open_cache(entry.path)
     assert not verify(entry.path).holds
-
-
-def test_an_entry_whose_shards_are_exchanged_is_whole_again_after_the_extract_it_asks_for(cache):
-    entry = cache.entry
-    one, two = entry.shard_path(0).read_bytes(), entry.shard_path(1).read_bytes()
-    overwrite(entry.shard_path(0), two)
-    overwrite(entry.shard_path(1), one)
-    rewritten(entry, shards=[entry.shards[1], entry.shards[0], *entry.shards[2:]])
-    assert "extract" in cache.verify(repair=True).hint
-    again = pipeline.extract(str(cache.photos), cache_dir=cache.root, **JOB)
-    assert again.cache == cache.id
-    assert cache.verify().holds
-    assert len(pipeline.open_cache(again.path)) == 20
