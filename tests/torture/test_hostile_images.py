@@ -21,6 +21,8 @@ import pipeline
 import pipeline.loading.process
 from pipeline.store.entry import open_entry
 
+pytestmark = pytest.mark.skipif(not FULL, reason="long, and not all of it holds yet: make torture")
+
 EXTRACT = [*BACKBONE, "--workers", "2", "--batch-size", "16", "--follow-symlinks"]
 TIMEOUT = trials(100, 900)
 PEAK_BYTES = 1 << 30
@@ -138,7 +140,6 @@ DRILL = """
 import ctypes, hashlib, os, time
 import numpy, PIL.Image
 
-pytestmark = pytest.mark.skipif(not FULL, reason="long, and not all of it holds yet: make torture")
 def opened(file, *arguments, whole=PIL.Image.open, **more):
     if hashlib.sha256(file.getvalue()).hexdigest() == {culprit!r}:
         {deed}
