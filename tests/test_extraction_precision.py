@@ -160,8 +160,10 @@ def test_changed_predictions_of_a_trained_head_are_counted(both, tmp_path):
     assert len(asked) == 1  # of float32 nobody is asked
 
 
-def test_rows_of_an_interrupted_extraction_are_measured_too(both, tmp_path):
+@pytest.mark.parametrize("age", [-(10**18), 10**18], ids=["remembered", "too young to be remembered"])
+def test_rows_of_an_interrupted_extraction_are_measured_too(both, tmp_path, monkeypatch, age):
     photos, _, half = both
+    monkeypatch.setattr("pipeline.store.statindex.GRANULARITY_NS", age)
 
     def stop(progress):
         if progress.computed > 8:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commands import Told, on_one_core, run_command
 from conftest import BACKBONE, make_photos
-from harness import Outcome, in_child, run_extract, trials
+from harness import FULL, Outcome, in_child, run_extract, trials
 from hostile_folder import CLASSES, Corpus, make_corpus
 
 import pipeline
