@@ -109,6 +109,7 @@ def test_dry_run_plans_and_writes_nothing(cli, photos):
         (["extract", "digits", *BACKBONE, "--device", "cuda:77"], 2, "usage", "cuda:77"),
         (["train-head", "zz"], 4, "cache", "no cache entry 'zz'"),
         (["evaluate", "0007"], 3, "data", "no run '0007'"),
+        (["evaluate", "0007", "--workers", "-3"], 2, "usage", "--workers"),
         (["exract", "digits"], 2, "usage", "Did you mean 'extract'"),
         (["run", "nothing.toml"], 2, "usage", "no configuration file"),
         (["backbones", "resnext9"], 2, "usage", "no backbone matches"),

@@ -158,6 +158,14 @@ def test_unfinished_work_is_listed_and_removed(cli, photos):
     assert cli("cache", "rm", "--unfinished").code == 0  # nothing to ask about
 
 
+def test_unfinished_work_whose_plan_is_damaged_is_removed_too(cli, photos):
+    interrupted(photos)
+    (folder,) = Path("cache/plans").iterdir()
+    overwrite(folder / "plan.json", b"{}")
+    assert cli("cache", "rm", "--unfinished", "--yes").code == 0
+    assert not folder.exists()
+
+
 # --- verify ---
 
 

@@ -11,8 +11,7 @@ from pipeline.console import Screen, ago, count, plain, size
 from pipeline.errors import UsageError
 from pipeline.store.catalog import find_entry
 from pipeline.store.commit import remove_folder
-from pipeline.store.prune import last_used, plan_pruning
-from pipeline.store.work import list_work
+from pipeline.store.prune import last_used, plan_folders, plan_pruning
 
 
 @click.command("rm")
@@ -27,7 +26,7 @@ def remove_command(screen: Screen, caches: tuple[str, ...], unfinished: bool, ye
     entries = [find_entry(cache_dir, cache) for cache in caches]
     folders = {str(entry.path): Path(os.path.abspath(entry.path)) for entry in entries}
     if unfinished:
-        folders |= {str(body["path"]): body["path"] for body in list_work(cache_dir)}
+        folders |= {str(path): path for path in plan_folders(cache_dir)}
     if not folders and not unfinished:
         raise UsageError("nothing to remove was named", "Give CACHE ids (`pipeline cache ls`), or --unfinished.")
     if folders and not yes:

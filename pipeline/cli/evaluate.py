@@ -16,7 +16,7 @@ from pipeline.console import Screen
 @click.option("--source", help="Where the images are now, for --end-to-end.  [default: where they were]")
 @click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
 @device_option
-@click.option("--workers", type=int, help="Loading processes of --end-to-end.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), help="Loading processes of --end-to-end.  [default: one a core]")
 @cache_dir_option
 @runs_dir_option
 @data_root_option

@@ -72,9 +72,16 @@ def plan_pruning(
     unfinished: list[Path] = []
     if older_than is not None:
         chosen |= {entry.path for entry in entries if now - last_used(entry) > older_than}
-        unfinished = [path for path in _plan_folders(root) if now - _last_change(path) > older_than]
+        unfinished = [path for path in plan_folders(root) if now - _last_change(path) > older_than]
     if max_size is not None:
-        chosen |= {entry.path for number, entry in enumerate(entries) if disk_usage(entries[: number + 1]) > max_size}
+        kept: dict[tuple[int, int], tuple[int, int, int]] = {}
+        taken = 0
+        for entry in entries:
+            files = _files([entry.path])
+            taken += sum(size for file, (size, _, _) in files.items() if file not in kept)
+            kept |= files
+            if taken > max_size:
+                chosen.add(entry.path)
     if keep is not None:
         if older_than is None and max_size is None:
             chosen = {entry.path for entry in entries}
@@ -96,11 +103,11 @@ def find_rubbish(root: Path, older_than: float = 0.0) -> list[Path]:
 
 def work_leftovers(root: Path) -> list[Path]:
     """Return what killed extractions left where extractions write."""
-    inner = [folder for plan in _plan_folders(root) for folder in (plan, plan / "records", plan / SHARDS)]
+    inner = [folder for plan in plan_folders(root) for folder in (plan, plan / "records", plan / SHARDS)]
     return leftovers([root, root / PLANS, root / INDEX, *inner])
 
 
-def _plan_folders(root: Path) -> list[Path]:
+def plan_folders(root: Path) -> list[Path]:
     """Return the folders of unfinished work, those whose plan cannot be read included."""
     return sorted(path for path in (root / PLANS).glob("[!.]*") if path.is_dir())
 
