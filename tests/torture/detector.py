@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from playing import Recording, crashes, judge, play
+from playing import Recording, crashes, judge, meetings, play
 from powerloss import Sync, fast_folder
-from recorder import asks
 from refusals import CHECKS as REFUSALS
 from refusals import prepare
 from scenes import SCENES, Scene
@@ -42,14 +41,9 @@ def lost_after_kills(scene: Scene, where: Path) -> str:
     return ""
 
 
-def lost_beside(scene: Scene, where: Path) -> str:
-    """Return what a power loss breaks if two processes publish one entry."""
-    syncs = [op for op in play(scene).ops if isinstance(op, Sync)]
-    begins = next(op.step for op in syncs if "publish_entry" in str(op.calls))
-    named = next(op.step for op in syncs if asks(op.calls) == "publish_entry")
-    found = [play(scene, stop="publish_entry"), play(scene, other=named)]
-    found += [play(scene, other=step, until="publish_entry") for step in (begins - 4, begins - 1)]
-    return next((wrong for recording in found if (wrong := first_wrong(recording, where))), "")
+def lost_in_meetings(scene: Scene, where: Path) -> str:
+    """Return what a power loss breaks if two processes meet."""
+    return next((wrong for recording in meetings(scene) if (wrong := first_wrong(recording, where))), "")
 
 
 def first_wrong(recording: Recording, where: Path, count: int | None = None) -> str:
@@ -82,8 +76,8 @@ def parts() -> Iterator[tuple[str, Callable[[Path], str]]]:
     for name in ("first extraction", "relabelled"):
         scene = next(scene for scene in SCENES if scene.name == name)
         yield f"{name}, killed", lambda where, scene=scene: lost_after_kills(scene, where)
-    for name in ("import", "finished by extract"):
-        yield f"{name}, beside", lambda where, name=name: lost_beside(_named(name), where)
+    for name in ("first extraction", "import", "finished by extract"):
+        yield f"{name}, meeting", lambda where, name=name: lost_in_meetings(_named(name), where)
 
 
 def _named(name: str) -> Scene:

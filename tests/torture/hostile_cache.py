@@ -77,6 +77,15 @@ def runs() -> Iterator[Case]:
         for value in (5, ..., {}, []):
             prepare = lambda p, k=key, v=value: forged(p.run / "run.json", **{k: v})  # noqa: E731
             yield Case(f"run.json: forged {key} = {value}, listed", 0, prepare, ("runs",))
+    for value in (5, {}, [], {"accuracy": "all"}):
+        prepare = lambda p, v=value: _evaluation(p, v)  # noqa: E731
+        yield Case(f"evaluation-test.json: forged metrics = {value}, listed", 0, prepare, ("runs",))
+
+
+def _evaluation(place: Place, metrics: object) -> None:
+    path = place.run / "evaluation-test.json"
+    path.write_text("{}")
+    forged(path, metrics=metrics)
 
 
 def caches() -> Iterator[Case]:

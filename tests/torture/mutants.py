@@ -163,8 +163,8 @@ SWAPPED = [
     ),
     Mutant(
         "extraction/publish.py",
-        "    _save_stat_index(job, done.records)\n    job.work.discard()\n",
-        "    _save_stat_index(job, done.records)\n",
+        "    save_stat_index(job, done.records)\n    job.work.discard()\n",
+        "    save_stat_index(job, done.records)\n",
         "the work goes before its entry is published",
         ORDER,
         more=(("        ledger = skipped_csv(", "        job.work.discard()\n        ledger = skipped_csv("),),
@@ -266,7 +266,7 @@ UNCHECKED = [
         "a hash that is a path",
         "other_content",
     ),
-    Mutant("store/manifest.py", " or isinstance(value.get(name), bool):", ":", "True for a number", "other_content"),
+    Mutant("store/fields.py", " or isinstance(value[name], bool):", ":", "True for a number", "other_content"),
     Mutant(
         "store/statindex.py",
         'head != MAGIC + sha256_bytes(payload).encode() + b"\\n" or ',
@@ -405,8 +405,8 @@ UNCHECKED = [
     ),
     Mutant(
         "store/columns.py",
-        "    if not plain or offset is None",
-        "    if offset is None",
+        "    if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count() != 0:",
+        "    if False:",
         "chunks and filters",
         "wrong_shards",
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from powerloss import Disk, Mark, Op, Sync, Tree, drawn, extremes, fast_folder, losses_of, make_tree, single_losses
 from promises import Held, complaints, entry_files, fold, quiet
-from recorder import Recorder
+from recorder import Recorder, asks
 from scenes import CACHE, Scene
 from works import nothing
 
@@ -57,6 +57,20 @@ def play(
         if found != {path: data for path, (_, data) in recorder.live().items()}:
             raise AssertionError("the disk is not what was recorded")
         return Recording(scene, recorder.start, recorder.ops, recorder.parted, recorder.steps)
+
+
+def meetings(scene: Scene, names: tuple[str, ...] = ("publish_link", "publish_entry")) -> Iterator[Recording]:
+    """Play a scene by two processes, one of which relies on a name that the other has given and not yet synced.
+
+    The other goes on later, or was killed. `names` are the functions that sync the names they give.
+    """
+    given = [op for op in play(scene).ops if isinstance(op, Sync) and asks(op.calls) in names]
+    for op in given:
+        yield play(scene, other=op.step)
+        yield play(scene, other=op.step - 1, until=asks(op.calls))
+    yield from (play(scene, stop=name) for name in names)
+    begins = next(op.step for op in play(scene).ops if isinstance(op, Sync) and "publish_entry" in str(op.calls))
+    yield from (play(scene, other=step, until="publish_entry") for step in (begins - 4, begins - 1))
 
 
 def crashes(recording: Recording, *, draws: int = 0, seed: int = 0) -> Iterator[tuple[Tree, Held]]:

@@ -29,6 +29,8 @@ from pipeline.store.work import WorkFolder
 
 FLIPS = 12
 """Bits turned in each file."""
+PATIENCE = 5
+"""Seconds after which a pipe is waited for."""
 
 
 def prepare(root: Path) -> None:
@@ -143,6 +145,7 @@ def other_content(root: Path) -> None:
     overwrite(folder / "entry.json", manifest)
     for changes in (
         {"shards": entry.shards[:2]},
+        {"samples_listed": 14},
         {"shards": [{**entry.shards[0], "rows": -5}, *entry.shards[1:]]},
         {"shards": [{**entry.shards[0], "sha256": "../" * 21 + "x"}, *entry.shards[1:]]},
         {"rows": 16},
@@ -154,6 +157,7 @@ def other_content(root: Path) -> None:
     ):
         reseal(folder / "entry.json", **changes)
         refused(lambda: open_entry(folder), f"a manifest with {changes}")
+        overwrite(folder / "entry.json", manifest)
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -161,22 +165,28 @@ def described(data: bytes) -> dict[str, Any]:
 
 
 def no_regular_files(root: Path) -> None:
-    signal.alarm(20)  # a pipe that is waited for
+    signal.alarm(PATIENCE)
     for path, read in readers(root).items():
         if path.suffix in (".stat", ".csv"):
             continue
+        data = path.read_bytes()
         aside = path.rename(root / "aside")
         for make in ("link", "pipe", "folder"):
             if make == "link":
                 path.symlink_to(aside)
             elif make == "pipe":
                 os.mkfifo(path)
+                refused(read, f"{path.name} that is an empty pipe")
+                pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+                os.write(pipe, data)
             else:
                 path.mkdir()
             refused(read, f"{path.name} that is no regular file")
             if path.parent.parent.name == FRUIT.name:
                 assert find_changed(open_entry(root / FRUIT.name)), "no regular file is not found"
             path.rmdir() if make == "folder" else path.unlink()
+            if make == "pipe":
+                os.close(pipe)
         aside.rename(path)
     signal.alarm(0)
 

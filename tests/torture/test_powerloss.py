@@ -10,10 +10,9 @@ from pathlib import Path
 import finishing
 import pytest
 from harness import FULL, trials
-from playing import Recording, crashes, judge, play
+from playing import Recording, crashes, judge, meetings, play
 from powerloss import Sync, Tree, fast_folder
 from promises import Held
-from recorder import asks
 from scenes import SCENES, Scene
 from works import FRUIT, PHOTOS, RECIPE, SPACE, commit
 
@@ -88,18 +87,12 @@ def test_a_crash_of_two_processes_keeps_what_was_promised(where, tally):
 
 
 @pytest.mark.parametrize("name", ["first extraction", "import", "finished by extract"])
-def test_an_entry_named_by_another_process_is_durable_before_it_is_relied_on(name, where, tally):
-    """One process has given the entry its name and comes no further, for a while or for ever; another finds it."""
-    verdict, scene = Verdict(where), ALL[name]
-    syncs = [op for op in play(scene).ops if isinstance(op, Sync)]
-    begins = next(op.step for op in syncs if "publish_entry" in str(op.calls))
-    named = next(op.step for op in syncs if asks(op.calls) == "publish_entry")
-    found = [play(scene, stop="publish_entry"), play(scene, other=named)]
-    for step in range(1, begins + 1) if FULL else (begins - 4, begins - 1):
-        found.append(play(scene, other=step, until="publish_entry"))
-    for number, recording in enumerate(found):
-        verdict.judge(recording, sample(recording, trials(15, 60), number))
-    verdict.tell(tally, "states after a process died beside another, and a power loss")
+def test_a_name_given_by_another_process_is_durable_before_it_is_relied_on(name, where, tally):
+    """One process has given a name and comes no further, for a while or for ever; another finds what has it."""
+    verdict = Verdict(where)
+    for number, recording in enumerate(meetings(ALL[name], *([] if FULL else [("publish_entry",)]))):
+        verdict.judge(recording, sample(recording, trials(12, 60), number))
+    verdict.tell(tally, f"states after two processes met on a name ({name}), and a power loss")
 
 
 def swapped(root: Path, promise) -> None:
