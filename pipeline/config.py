@@ -4,13 +4,21 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import UsageError, nearest
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:  # noqa: ANN401 - a TOML value
+        """Refuse what no path and no name can hold; no command line can say it either."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("text with a NUL")
+        return value
 
 
 class ExtractConfig(_Section):
@@ -80,16 +88,20 @@ def read_config(path: Path, changes: dict[str, Any] | None = None) -> Config:
         raise UsageError(f"no configuration file {path}", "configs/ has examples to copy.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, a number of thousands of digits, or no path at all
         raise UsageError(f"{path} is not TOML: {error}") from error
     for key, value in (changes or {}).items():
         _put(document, key, value)
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise UsageError(f"{path}: {'; '.join(_problem(item) for item in error.errors())}", KEYS_HINT) from error
+        found = error.errors()
+        more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+        raise UsageError(f"{path}: {'; '.join(map(_problem, found[:SHOWN]))}{more}", KEYS_HINT) from error
 
 
+SHOWN = 20
+"""Problems of a file that are named."""
 KEYS_HINT = "Sections: extract, head, evaluate; keys are the commands' options with underscores."
 
 

@@ -18,7 +18,7 @@ from pipeline.metrics import classification_metrics
 from pipeline.model import Model
 from pipeline.origin import open_images, rebuild_backbone
 from pipeline.progress import OnProgress, Progress, ignore
-from pipeline.runs import Run, find_run, record_evaluation
+from pipeline.runs import Run, check_run, find_run, record_evaluation
 from pipeline.sources.source import Source
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry, open_entry
@@ -114,6 +114,7 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", f"Known: {', '.join(SPLITS)}")
     found = find_run(Path(runs_dir), str(run))
+    check_run(found)
     head = read_head(found.path)
     entry = _entry_of(found, cache, Path(cache_dir))
     features = read_features(entry)
@@ -161,7 +162,7 @@ def _entry_of(run: Run, cache: str | Path | None, cache_dir: Path) -> Entry:
     trained = run.body["cache"]
     path = Path(trained["path"])
     try:
-        entry = open_entry(path) if path.exists() else find_entry(cache_dir, trained["id"])
+        entry = open_entry(path) if _exists(path) else find_entry(cache_dir, trained["id"])
     except CacheError as error:
         raise CacheError(
             f"run {run.id} was trained on cache entry {trained['id']}, which is gone: {error.message}",
@@ -171,6 +172,13 @@ def _entry_of(run: Run, cache: str | Path | None, cache_dir: Path) -> Entry:
     if entry.manifest["id"][: len(trained["id"])] != trained["id"]:
         raise CacheError(f"{path} is entry {entry.id}, run {run.id} was trained on {trained['id']}", "Use --cache.")
     return entry
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a path, or with a NUL
+        return False
 
 
 def _check_space(head: LinearHead, features: Features, entry: Entry) -> None:

@@ -87,6 +87,7 @@ def read_features(entry: Entry) -> Features:
 
     table = entry.read_samples()
     kept = table.usable
+    entry.check_sizes()
     x = np.empty((int(kept.sum()), *entry.space.row_shape), entry.space.store_dtype)
     filled = 0
     for first, shard in entry.read_shards(table):

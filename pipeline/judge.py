@@ -29,7 +29,7 @@ def newest_judge(runs_dir: Path, space: FeatureSpace) -> HeadJudge | None:
     """Return the newest head trained on this feature space, however its rows are stored; None without any."""
     stored = {replace(space, store_dtype=dtype).sha256 for dtype in ("float32", "float16")}
     for run in reversed(list_runs(runs_dir)):
-        if run.body.get("space_sha256") in stored:
+        if str(run.body.get("space_sha256")) in stored:
             try:
                 return HeadJudge(run.id, read_head(run.path))
             except DataError:

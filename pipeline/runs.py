@@ -13,8 +13,26 @@ from typing import Any
 from pipeline.digest import seal
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.store.commit import disk_errors, make_folder, read_json, sync_folder, write_json, write_new
+from pipeline.store.fields import Fields, check_fields
 
 RUN, FORMAT, FORMAT_VERSION = "run.json", "pipeline-run", 1
+FIELDS: Fields = {
+    "cache": dict,
+    "source": dict,
+    "backbone": dict,
+    "classes": list,
+    "settings": dict,
+    "created": str,
+    "metrics": (dict, type(None)),
+}
+SECTIONS: dict[str, Fields] = {
+    "cache": {"id": str, "path": str},
+    "source": {"spec": str},
+    "backbone": {"name": str},
+    "settings": {"optimizer": str, "lr": (int, float), "epochs": int},
+    "metrics": {"accuracy": (int, float)},
+}
+"""What this package reads of a run; the rest is for people."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -121,6 +139,22 @@ def open_run(path: Path) -> Run:
     if (body.get("format"), body.get("format_version")) != (FORMAT, FORMAT_VERSION):
         raise DataError(f"{path / RUN} is of version {body.get('format_version')!r}, expected {FORMAT_VERSION}")
     return Run(path, body)
+
+
+def check_run(run: Run) -> None:
+    """Refuse a run whose description lacks what `evaluate` and `runs` read of it; it may come from anyone.
+
+    Raises:
+        DataError: naming the file and the field.
+    """
+    where = str(run.path / RUN)
+    try:
+        check_fields(run.body, FIELDS, where)
+        for section, fields in SECTIONS.items():
+            if run.body[section] is not None:
+                check_fields(run.body[section], fields, f"{where}: {section}")
+    except CacheError as error:
+        raise DataError(error.message) from error
 
 
 def find_run(root: Path, name: str) -> Run:

@@ -42,7 +42,7 @@ class Backbone:
         try:
             with torch.inference_mode():
                 found = tuple(self.network(torch.zeros(1, 3, size, size)).shape[1:])
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             raise UsageError(
                 f"{self.name} cannot take images of {size} px: {str(error).splitlines()[0]}",
                 "`pipeline backbones` shows the size each was made for: pass --image-size.",

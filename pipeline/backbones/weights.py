@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+import textwrap
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ DEFAULT = "DEFAULT"
 SEED = 0
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 """Keys of the densenet files that torchvision serves: `norm.1.`, where the module has `norm1.`."""
+SAFE = "Save only the state dict: torch.save(model.state_dict(), FILE), or use safetensors."
 UNUSED = "num_batches_tracked"
 """A counter that BatchNorm keeps and eval mode never reads; many files lack it."""
 
@@ -53,8 +55,12 @@ def load_network(name: str, asked: str) -> "nn.Module":
                 f"the weights {member.name} of {name} are not on this disk and could not be downloaded: {error}",
                 "Connect once, or pass --weights FILE (a .safetensors or .pth state dict), or --weights none.",
             ) from error
-    path = Path(asked).expanduser()
-    if not path.is_file():
+    try:
+        path = Path(asked).expanduser()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long for a path, or no home folder
+        found = False
+    if not found:
         _refuse(name, asked)
     network = build(name)
     fill(network, read_state(path), asked)
@@ -94,14 +100,18 @@ def read_state(path: Path) -> Mapping[str, "Tensor"]:
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} holds more than tensors and is refused, because loading it could run code (or it is damaged)",
-            "Save only the state dict: torch.save(model.state_dict(), FILE), or use safetensors.",
+            SAFE,
         ) from error
     except Exception as error:
+        if "weights_only" in str(error):  # its advice is to load the file without protection
+            raise DataError(f"{path} is of a format whose loading could run code, and is refused", SAFE) from error
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is not a whole PyTorch file: {said}") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
         raise DataError(f"{path} is not a state dict (a mapping from names to tensors)")
     return state
 
@@ -126,7 +136,7 @@ def fill(network: "nn.Module", state: Mapping[str, "Tensor"], where: str) -> Non
     try:
         missing = network.load_state_dict(given, strict=False).missing_keys
     except (RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
+        said = textwrap.shorten(str(error), 500, placeholder=" …")
         raise DataError(
             f"{where} does not fit {type(network).__name__}: {said}", "Are these weights of another architecture?"
         ) from error

@@ -6,7 +6,8 @@ import click
 
 from pipeline.cli.options import global_options, runs_dir_option
 from pipeline.console import Screen, percent
-from pipeline.runs import list_runs, read_evaluations
+from pipeline.errors import DataError
+from pipeline.runs import Run, check_run, list_runs, read_evaluations
 
 
 @click.command("runs")
@@ -17,10 +18,15 @@ def command(screen: Screen, runs_dir: Path) -> None:
     """List what was trained, with validation and test accuracy where they were measured."""
     rows, documents = [], []
     for run in list_runs(runs_dir):
-        body, evaluations = run.body, read_evaluations(run)
+        try:
+            check_run(run)
+            test = _test_accuracy(run)
+        except DataError as error:
+            screen.warn(error.message)
+            continue
+        body = run.body
         settings = body["settings"]
         val = body["metrics"]["accuracy"] if body["metrics"] else None
-        test = evaluations["test"]["metrics"]["accuracy"] if "test" in evaluations else None
         documents.append(
             {
                 "run": run.id,
@@ -53,3 +59,13 @@ def command(screen: Screen, runs_dir: Path) -> None:
     else:
         screen.note(f"no runs under {runs_dir} yet")
         screen.next_step("pipeline train-head CACHE")
+
+
+def _test_accuracy(run: Run) -> float | None:
+    evaluation = read_evaluations(run).get("test")
+    if evaluation is None:
+        return None
+    metrics = evaluation.get("metrics")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("accuracy"), int | float):
+        raise DataError(f"{run.path}/evaluation-test.json: field 'metrics' is missing or not what it must be")
+    return float(metrics["accuracy"])

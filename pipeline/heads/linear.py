@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
 FORMAT, FORMAT_VERSION = "pipeline-head", 1
+FIELDS = {"format": str, "classes": list, "dim": int, "weights_sha256": str, "space": dict, "space_sha256": str}
 CHUNK_ROWS = 8192
 MAX_BYTES = 4 << 30
 
@@ -76,6 +77,9 @@ def read_head(folder: Path) -> LinearHead:
         raise DataError(f"the head in {folder} cannot be read: {error}") from error
     if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{folder / DESCRIPTION} is damaged or of another version")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(body.get(name), kind)]
+    if wrong or body["format"] != FORMAT or not all(isinstance(name, str) for name in body["classes"]):
+        raise DataError(f"{folder / DESCRIPTION} is no description of a head: {', '.join(wrong) or 'its classes'}")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if body.get("kind") != "linear":
         raise DataError(f"{folder / DESCRIPTION} is of kind {body.get('kind')!r}, this package knows linear")

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import warnings
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that may be opened. Others, EPS above all, can run programs or read other files."""
 MAX_FILE_BYTES = 256 << 20
+READ_BYTES = 16 << 20
 MAX_PIXELS = 89_478_485
 """Pillow's own limit of what is not yet suspicious, 256 MB of RGB."""
 GREY_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
@@ -52,12 +54,24 @@ def read_file(path: str) -> Encoded:
         if before.st_size > MAX_FILE_BYTES:
             raise BadImageError(f"has {before.st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
         try:
-            data = file.readall()
+            data = _read_all(file)
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror}") from error
         after = os.fstat(descriptor)
     facts = _facts(before)
     return Encoded(data, hashlib.sha256(data).digest(), facts if facts == _facts(after) else None)
+
+
+def _read_all(file: io.FileIO) -> bytes:
+    """Read to the end, which a file that grows, or one of /proc that says it has 0 bytes, may not have."""
+    parts: list[bytes] = []
+    size = 0
+    while part := file.read(READ_BYTES):  # None: a file of /proc with nothing to say just now
+        parts.append(part)
+        size += len(part)
+        if size > MAX_FILE_BYTES:
+            raise BadImageError(f"has more than the limit of {MAX_FILE_BYTES:,} bytes")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _facts(found: os.stat_result) -> tuple[int, int, int, int]:
@@ -81,6 +95,8 @@ def decode(data: bytes) -> Image.Image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise BadImageError(f"has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}")
+                if image.format == "PNG":
+                    _check_png(data)
                 return _rgb(image)
     except UnidentifiedImageError:
         raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
@@ -90,6 +106,21 @@ def decode(data: bytes) -> Image.Image:
         raise
     except Exception as error:
         raise BadImageError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _check_png(data: bytes) -> None:
+    """Compare the CRC of every chunk: Pillow skips those of pixels, and ends before zlib comes to its own checksum."""
+    view, at = memoryview(data), len(b"\x89PNG\r\n\x1a\n")
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if end + 4 > len(data):
+            raise BadImageError("cannot be decoded: image file is truncated")
+        kind = bytes(view[at + 4 : at + 8])
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise BadImageError(f"is damaged: a PNG chunk {kind.decode('latin-1')} does not have its CRC")
+        if kind == b"IEND":
+            return
+        at = end + 4
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -8,5 +8,6 @@ work       an extraction in progress: plan, commit records
 rows       where a row with a given (feature space, image digest) already lies
 statindex  file digests remembered by size, times and inode
 catalog    which entries are under a cache root, and which one a user means
+skeleton   the headers of an HDF5 file, walked before HDF5 sees it
 verify     full checks, and setting damaged files aside
 """

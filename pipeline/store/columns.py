@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import CacheError
+from pipeline.store.skeleton import check_skeleton
 from pipeline.store.verified import REPAIR
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 LIBVER = ("v110", "v110")
 MAX_ATTRIBUTES = 16
 MAX_ATTRIBUTE_BYTES = 60_000
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-SUPERBLOCK_BYTES, ROOT_ADDRESS = 48, 36
 KINDS = "iufS"
 """Kinds of numpy's dtypes that a column may have: integers, floats and fixed-length bytes."""
 
@@ -68,7 +67,7 @@ def read_columns(
     """
     import h5py
 
-    check_head(data, where)
+    check_skeleton(lambda offset, count: bytes(data[offset : offset + count]), where)
     try:
         with h5py.File.in_memory(data) as file:
             attributes, places = inspect(file, names, len(data), where)
@@ -83,19 +82,6 @@ def read_columns(
     except Exception as error:  # whatever HDF5, h5py and numpy make of what somebody else has written
         raise CacheError(f"{where} is not a file of this cache: {error}", REPAIR) from error
     return attributes, columns
-
-
-def check_head(data: bytes | memoryview, where: str) -> None:
-    """Refuse old forms of HDF5 files before HDF5 sees them: it follows their trees, even in a circle, and crashes.
-
-    Raises:
-        CacheError: if the superblock is not of version 2 or 3, or the root group has no checksummed header.
-    """
-    head = bytes(data[:SUPERBLOCK_BYTES])
-    root = int.from_bytes(head[ROOT_ADDRESS : ROOT_ADDRESS + 8], "little")
-    fits = head[:8] == SIGNATURE and len(head) == SUPERBLOCK_BYTES and head[8] in (2, 3) and head[9] == 8
-    if not fits or bytes(data[root : root + 4]) != b"OHDR":
-        raise CacheError(f"{where} is not a file of this cache: its HDF5 head is of another form", REPAIR)
 
 
 def inspect(

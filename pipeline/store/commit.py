@@ -24,7 +24,8 @@ from pipeline.store.verified import read_whole
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
 """What `link` answers where hard links are not to be had."""
 
-MAX_JSON_BYTES = 256 << 20
+MAX_JSON_BYTES, MAX_JSON_VALUES = 256 << 20, 1_000_000
+"""An empty list takes three bytes of text and twenty times as much memory, so values are counted before parsing."""
 TEMPORARY = ".tmp-"
 LEFTOVER_SECONDS = 3600.0
 """No write takes so long: what is older belonged to a process that was killed."""
@@ -257,6 +258,8 @@ def read_json(path: Path) -> dict[str, Any]:
         CacheError: if its bytes are not what was written.
     """
     data = read_whole(path, MAX_JSON_BYTES)
+    if data.count(b",") > MAX_JSON_VALUES:
+        raise CacheError(f"{path} cannot be read: it holds more than {MAX_JSON_VALUES:,} values")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

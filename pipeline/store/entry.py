@@ -80,6 +80,25 @@ class Entry:
             raise CacheError(f"{self.shard_path(number)} has {len(rows.status):,} rows, not {shard['rows']:,}", REPAIR)
         return rows
 
+    def check_sizes(self) -> None:
+        """Compare the shards' sizes with the manifest's, before memory is set aside for their rows.
+
+        Raises:
+            CacheError: naming a shard that is missing, of another size, or too small for its rows.
+        """
+        for number, shard in enumerate(self.shards):
+            path = self.shard_path(number)
+            try:
+                size = path.lstat().st_size
+            except FileNotFoundError:
+                raise CacheError(f"{path} is missing", REPAIR) from None
+            except OSError as error:
+                raise CacheError(f"{path} cannot be read: {error.strerror or error}", REPAIR) from error
+            if size != shard["bytes"]:
+                raise CacheError(f"{path} is damaged: {size:,} bytes where {shard['bytes']:,} were committed", REPAIR)
+            if size < shard["rows"] * self.space.row_bytes:
+                raise CacheError(f"{path} is too small for {shard['rows']:,} rows of its space", REPAIR)
+
     def read_shards(self, table: SampleTable | None = None) -> Iterator[tuple[int, ShardRows]]:
         """Yield (first row, rows) of every shard in order, verified, a few of them read ahead.
 

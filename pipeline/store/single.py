@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.digest import CHUNK_BYTES, is_sealed, sha256_bytes
 from pipeline.errors import CacheError
-from pipeline.store.columns import LIBVER, Place, check_head, inspect, set_attributes
+from pipeline.store.columns import LIBVER, Place, inspect, set_attributes
 from pipeline.store.commit import disk_errors, new_file, sync_folder, temporary_folder, write_new
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
@@ -28,13 +28,13 @@ from pipeline.store.publish import complete_manifest, publish_entry
 from pipeline.store.samples import COLUMNS as SAMPLE_COLUMNS
 from pipeline.store.samples import SampleTable
 from pipeline.store.shard import ShardRows, shard_bytes
+from pipeline.store.skeleton import check_skeleton
 from pipeline.store.verify import find_damage
 
 FORMAT, FORMAT_VERSION = "pipeline-export", 1
 MAGIC = b"pipeline-export 1\n"
 BLOCK = 512
 """Bytes in front of the HDF5 data: MAGIC, the SHA-256 of the rest in hex, a newline, zeros."""
-HEAD_BYTES = 4096
 COLUMNS = ("features", *SAMPLE_COLUMNS, "class_names", "manifest", "skipped")
 MAX_MANIFEST_BYTES = 256 << 20
 HINT = "Copy it again from where it was exported, or export it again."
@@ -114,7 +114,7 @@ def import_single(path: Path, root: Path) -> Entry:
         with _opened(path, os.O_RDONLY) as descriptor:
             _check_hash(descriptor, path)
             size = os.fstat(descriptor).st_size
-            check_head(os.pread(descriptor, HEAD_BYTES, BLOCK), str(path))
+            check_skeleton(lambda offset, count: os.pread(descriptor, count, offset), str(path), BLOCK, heaps=True)
             with h5py.File(path, "r") as file:  # locked as others lock it: HDF5 refuses to open a file in two ways
                 attributes, places = inspect(file, COLUMNS, size, str(path))
             if (attributes.get("format"), attributes.get("format_version")) != (FORMAT, FORMAT_VERSION):

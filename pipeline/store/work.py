@@ -140,6 +140,7 @@ class WorkFolder:
                 f"{self.path} belongs to another extraction or another version of this package",
                 f"Delete it: rm -r '{self.path}'",
             )
+        check_fields(body, {"recipe": dict}, str(self.path / PLAN))
         return Recipe.from_json(body["recipe"])
 
     def pin(self, space: FeatureSpace, recipe: Recipe, about: dict[str, Any]) -> Recipe:
@@ -291,5 +292,8 @@ def list_work(root: Path) -> list[dict[str, Any]]:
     for path in sorted(root.glob(f"plans/[!.]*/{PLAN}")):
         with contextlib.suppress(CacheError, FileNotFoundError):
             body = read_json(path)
+            check_fields(body, {"plan": str, "recipe": dict, "space": dict, "about": dict}, str(path))
+            Recipe.from_json(body["recipe"])
+            FeatureSpace.from_json(body["space"])
             found.append({**body, "path": path.parent, "done": len(_record_numbers(path.parent))})
     return found

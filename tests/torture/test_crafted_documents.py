@@ -12,7 +12,7 @@ import crafted_documents as documents
 import numpy as np
 import pytest
 from crafted_documents import Change, forge, unsealed
-from harness import FULL, trials
+from harness import trials
 from small_cache import CLASSES, FOLDER, RECIPE, SPACE, SmallCache, make_cache, make_rows, overwrite
 from test_crafted_files import MEMORY, SECONDS, trace
 from watch import MB, answers, needs_proc
@@ -29,8 +29,6 @@ from pipeline.store.samples import SampleTable
 from pipeline.store.statindex import MAGIC, ROW, StatIndex, index_path
 from pipeline.store.verify import find_damage
 from pipeline.store.work import list_work
-
-pytestmark = pytest.mark.skipif(not FULL, reason="long, and not all of it holds yet: make torture")
 
 
 @pytest.fixture

@@ -68,16 +68,17 @@ CHANGES: list[Change] = [flip_bits, set_bytes, set_numbers, copy_block, splice, 
 
 
 class Fuzz:
-    """Files to change: a shard, a sample table, and a shard in the oldest format, which has no checksums."""
+    """Files to change: a shard, a sample table, and a shard as another program writes it."""
 
     def __init__(self, folder: Path) -> None:
         rows = make_rows()
         self.valid = [
             (SHARD, shard_bytes(SPACE, rows)),
             (SAMPLES, make_table([rows]).to_bytes()),
-            (SHARD, crafted(folder, SHARD, libver="earliest")),
+            (SHARD, crafted(folder, SHARD, libver=("v108", "v108"))),
         ]
-        self.pieces = [pieces(data) if data[8] == 3 else [] for _, data in self.valid]
+        self.pieces = [pieces(data) for _, data in self.valid]
+        assert all(mended(data, found) == data for (_, data), found in zip(self.valid, self.pieces, strict=True))
 
     def case(self, number: int) -> Case:
         """The `number`th changed file; half of them have right checksums in their metadata again."""

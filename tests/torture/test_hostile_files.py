@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from commands import Told, run_command, run_commands
 from conftest import make_photos
-from harness import FULL, trials
+from harness import trials
 from hostile_cache import KINDS, caches, replaced, runs
 from hostile_places import EXTRACT, Case, Place, configs, ids, nothing, sources
 from hostile_weights import calls, pickles, safetensors_files
-
-pytestmark = pytest.mark.skipif(not FULL, reason="long, and not all of it holds yet: make torture")
 
 TIMEOUT = 60.0
 TOGETHER = 20

@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from commands import Told, on_one_core, run_command
 from conftest import BACKBONE, make_photos
-from harness import FULL, Outcome, in_child, run_extract, trials
+from harness import Outcome, in_child, run_extract, trials
 from hostile_folder import CLASSES, Corpus, make_corpus
 
 import pipeline
 import pipeline.loading.process
 from pipeline.store.entry import open_entry
-
-pytestmark = pytest.mark.skipif(not FULL, reason="long, and not all of it holds yet: make torture")
 
 EXTRACT = [*BACKBONE, "--workers", "2", "--batch-size", "16", "--follow-symlinks"]
 TIMEOUT = trials(100, 900)
