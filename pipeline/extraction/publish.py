@@ -18,7 +18,7 @@ from pipeline.store.publish import publish_entry
 from pipeline.store.samples import SampleTable, skipped_csv
 from pipeline.store.shard import ShardRows
 from pipeline.store.statindex import StatIndex
-from pipeline.store.verify import find_changed, set_aside
+from pipeline.store.verify import find_changed, set_aside, still_damaged
 from pipeline.store.work import Record
 from pipeline.versions import versions
 
@@ -72,15 +72,25 @@ def whole_entry(root: Path, path: Path) -> Entry | None:
     try:
         entry = open_entry(path)
     except CacheError:
-        set_aside(root, path)
-        return None
+        return _reopened(root, path)
     damage = find_changed(entry)
     with contextlib.suppress(OSError):  # of a cache that cannot be written
         sync_folder(root)  # another process may have given the name just now
-    for item in damage:
-        if item.path.exists():
-            set_aside(root, item.path)
+    # Another process may have put a whole entry there since: what is set aside is looked at once more.
+    for item in still_damaged(entry, damage):
+        set_aside(root, item.path)
     return None if damage else entry
+
+
+def _reopened(root: Path, path: Path) -> Entry | None:
+    """Return the entry that another process has put in a damaged one's place just now, else set that aside."""
+    try:
+        open_entry(path)
+    except CacheError:
+        if path.exists():
+            set_aside(root, path)
+        return None
+    return whole_entry(root, path)
 
 
 def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) -> None:

@@ -6,8 +6,9 @@ moves it, and a cache that cannot be written simply has no later uses.
 
 import contextlib
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,10 +135,10 @@ def _files(paths: Iterable[Path]) -> dict[tuple[int, int], tuple[int, int, int]]
     """Return (bytes on disk, links, names found) by (device, inode) of all files in or below `paths`."""
     seen: dict[tuple[int, int], tuple[int, int, int]] = {}
     for path in paths:
-        for file in [path, *([] if path.is_symlink() else path.rglob("*"))]:
+        for file in _tree(path):
             with contextlib.suppress(OSError):
                 found = file.lstat()
-                if not file.is_dir() or file.is_symlink():
+                if not stat.S_ISDIR(found.st_mode):
                     key = (found.st_dev, found.st_ino)
                     size, links, names = seen.get(key, (found.st_size, found.st_nlink, 0))
                     seen[key] = (size, links, names + 1)
@@ -145,8 +146,17 @@ def _files(paths: Iterable[Path]) -> dict[tuple[int, int], tuple[int, int, int]]
 
 
 def _last_change(path: Path) -> float:
-    """Return when a file, or anything in a folder, was last changed; for ever ago for what is gone."""
-    try:
-        return max(file.lstat().st_mtime for file in [path, *path.rglob("*")])
-    except (OSError, ValueError):
-        return 0.0
+    """Return when a file, or anything in a folder, was last changed; the end of time for what is gone."""
+    times = []
+    for file in _tree(path):
+        with contextlib.suppress(OSError):
+            times.append(file.lstat().st_mtime)
+    return max(times, default=float("inf"))
+
+
+def _tree(path: Path) -> Iterator[Path]:
+    """Yield a path and all below it; what other processes remove meanwhile is left out, links are not followed."""
+    yield path
+    if not path.is_symlink():
+        for folder, folders, files in os.walk(path):
+            yield from (Path(folder, name) for name in folders + files)

@@ -1,6 +1,7 @@
 """A finished entry put in its place: its folder appears whole or not at all."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from pipeline.store.key import SHORT, SPLITS
 from pipeline.store.manifest import FORMAT, FORMAT_VERSION
 from pipeline.store.samples import SampleTable
 from pipeline.store.verify import find_damage
+
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+"""What renaming a folder to a name that is not free answers."""
 
 
 def publish_entry(
@@ -53,21 +57,45 @@ def publish_entry(
     goal = root / str(body["id"])[:SHORT]
     with temporary_folder(root) as folder, disk_errors(goal, 0):
         _fill(folder, body, shards, table, skipped)
-        there = None if replace else _whole(goal)
-        if there is not None:
+        if not _put(folder, goal, replace=replace):
             sync_folder(root)  # another process may have given the name just now
-            return there
-        old = temporary_name(goal)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(goal, old)
-        try:
-            os.rename(folder, goal)
-        except OSError:
-            if not (goal / MANIFEST).exists():  # else another process has just published the same entry
-                raise
-        sync_folder(root)
-        remove_folder(old)
+            return open_entry(goal)
     return open_entry(goal)
+
+
+def _put(folder: Path, goal: Path, *, replace: bool) -> bool:
+    """Give a filled folder its name. Return False if a whole entry has it, which stays unless `replace`.
+
+    The name is tried before anything is moved away: what another process puts there meanwhile is looked at first.
+    """
+    gone: list[Path] = []
+    try:
+        while not _renamed(folder, goal):
+            if not replace and _whole(goal) is not None:
+                return False
+            gone.append(temporary_name(goal))
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(goal, gone[-1])
+            replace = False  # what comes after is as new as this one
+        sync_folder(goal.parent)
+    except BaseException:
+        if gone and not goal.exists():
+            with contextlib.suppress(OSError):
+                os.rename(gone[0], goal)
+        raise
+    for path in gone:
+        remove_folder(path)
+    return True
+
+
+def _renamed(folder: Path, goal: Path) -> bool:
+    try:
+        os.rename(folder, goal)
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
+        return False
+    return True
 
 
 def _whole(path: Path) -> Entry | None:

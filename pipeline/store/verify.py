@@ -18,6 +18,9 @@ STAMP = "%Y%m%dT%H%M%S%f"
 """When a file was set aside (UTC), the first part of its name in quarantine."""
 
 
+MISSING = "missing"
+
+
 @dataclass(frozen=True)
 class Damage:
     """A file of an entry that is not what was committed."""
@@ -38,6 +41,12 @@ def find_changed(entry: Entry) -> list[Damage]:
     with ThreadPoolExecutor(READERS) as pool:
         reasons = list(pool.map(lambda check: _reason(check[0], check[1]["sha256"], check[1]["bytes"]), checks))
     return [Damage(path, reason) for (path, _), reason in zip(checks, reasons, strict=True) if reason]
+
+
+def still_damaged(entry: Entry, damage: list[Damage]) -> list[Damage]:
+    """Return those of `damage` that lie there and are damaged now."""
+    paths = {item.path for item in damage if item.path.exists() or item.path.is_symlink()}
+    return [item for item in find_changed(entry) if item.path in paths and item.reason != MISSING] if paths else []
 
 
 def find_foreign(entry: Entry) -> list[Damage]:
@@ -63,7 +72,7 @@ def _reason(path: Path, sha256: str, size: int) -> str:
             return f"{found.st_size:,} bytes where {size:,} were committed"
         return "" if sha256_file(path) == sha256 else "its bytes do not have the SHA-256 in the manifest"
     except FileNotFoundError:
-        return "missing"
+        return MISSING
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

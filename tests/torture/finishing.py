@@ -54,7 +54,7 @@ def finish(root: Path, promise: OnPromise) -> None:
     """Commit what is missing and publish."""
     job = job_of(root, promise)
     try:
-        if not find_damage(open_entry(root / FRUIT.name)) and not job.work.records():
+        if not find_damage(open_entry(root / FRUIT.name)) and job.work.pinned() is None:
             return
     except CacheError:
         pass

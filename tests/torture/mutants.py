@@ -103,8 +103,8 @@ UNSYNCED = [
     ),
     Mutant(
         PUBLISH,
-        "        sync_folder(root)\n        remove_folder",
-        "        remove_folder",
+        "        sync_folder(goal.parent)\n    except",
+        "    except",
         "an entry's name",
         BASE,
         quick=True,
@@ -149,8 +149,8 @@ SWAPPED = [
         BASE,
         more=(
             (
-                "        sync_folder(root)\n        remove_folder(old)",
-                "        _fill(goal, body, shards, table, skipped)\n        sync_folder(root)\n        remove_folder(old)",
+                "    return open_entry(goal)\n\n\ndef _put",
+                "        _fill(goal, body, shards, table, skipped)\n    return open_entry(goal)\n\n\ndef _put",
             ),
         ),
     ),
@@ -186,11 +186,10 @@ SWAPPED = [
     ),
     Mutant(
         PUBLISH,
-        "        old = temporary_name(goal)\n",
-        "        old = temporary_name(goal)\n        remove_folder(goal)\n",
+        "    gone: list[Path] = []\n",
+        "    gone: list[Path] = []\n    remove_folder(goal)\n",
         "an entry is gone while the next is not there",
         "publishing",
-        more=(("        there = None if replace else _whole(goal)\n", "        there = None\n"),),
     ),
 ]
 UNCHECKED = [
@@ -471,8 +470,8 @@ UNGUARDED = [
     ),
     Mutant(
         PUBLISH,
-        "        there = None if replace else _whole(goal)\n",
-        "        there = None\n",
+        "            if not replace and _whole(goal) is not None:",
+        "            if False:",
         "a whole entry is replaced",
         "publishing",
     ),

@@ -66,8 +66,8 @@ def meetings(scene: Scene, names: tuple[str, ...] = ("publish_link", "publish_en
     """
     given = [op for op in play(scene).ops if isinstance(op, Sync) and asks(op.calls) in names]
     for op in given:
-        yield play(scene, other=op.step)
         yield play(scene, other=op.step - 1, until=asks(op.calls))
+        yield from (play(scene, other=op.step - back) for back in range(3))
     yield from (play(scene, stop=name) for name in names)
     begins = next(op.step for op in play(scene).ops if isinstance(op, Sync) and "publish_entry" in str(op.calls))
     yield from (play(scene, other=step, until="publish_entry") for step in (begins - 4, begins - 1))
@@ -149,4 +149,5 @@ def _play_again(scene: Scene, root: Path) -> list[str]:
                 wrong.append(f"going on makes another {name}")
     if list_work(root):
         wrong.append("going on leaves work in progress")
-    return wrong + complaints(root, {("entry", work.name): None for work in scene.whole})
+    damaged = {name: None for _, name, _ in scene.promised if name[0] == "damaged"}
+    return wrong + complaints(root, {("entry", work.name): None for work in scene.whole} | damaged)

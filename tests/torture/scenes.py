@@ -17,12 +17,13 @@ from pipeline.errors import CacheError, UsageError
 from pipeline.store.commit import make_folder, new_file, remove_folder, replace_file
 from pipeline.store.entry import open_entry
 from pipeline.store.single import export_single, import_single
-from pipeline.store.verify import find_changed, set_aside
+from pipeline.store.verify import find_changed, put_back, set_aside
 from pipeline.store.work import WorkFolder
 
 CACHE = "cache"
 """The cache root on the disk."""
 OLD = b"old bytes" * 150
+DAMAGED = b"damaged" * 150
 
 
 def damage(path: Path) -> None:
@@ -75,6 +76,25 @@ def _repair(root: Path, promise: OnPromise) -> None:
                 there = set_aside(root, item.path)
                 promise(("hold", ("aside", str(item.path.relative_to(root)), str(there.relative_to(root))), data))
     extract(root, FRUIT, promise)
+
+
+def _two_damaged(root: Path) -> None:
+    """An entry with a damaged shard, whose bytes another entry has, and without its ledger."""
+    _both_there(root)
+    shard = root / FRUIT.name / "shards" / "00001.h5"
+    shard.unlink()
+    shard.write_bytes(DAMAGED)
+    (root / FRUIT.name / "skipped.csv").unlink()
+
+
+def _put_back(root: Path, promise: OnPromise) -> None:
+    """What `cache verify --repair` does."""
+    twin = root / RELABELLED.name / "shards" / "00000.h5"
+    for item in find_changed(open_entry(root / FRUIT.name)):
+        ledger = item.path.name == "skipped.csv"
+        put_back(root, item.path, FRUIT.ledger if ledger else twin)
+        content = FRUIT.ledger if ledger else FRUIT.bytes[1]
+        promise(("hold", ("reads", str(item.path.relative_to(root.parent))), (content,)))
 
 
 def _prune(root: Path, promise: OnPromise) -> None:
@@ -147,6 +167,18 @@ SCENES = (
     ),
     Scene("restart", _fruit_there, lambda root, p: extract(root, FRUIT, p, restart=True), HELD),
     Scene("repair", _damaged, _repair, (("hold", ("damaged", FRUIT.name), None),)),
+    Scene(
+        "put back",
+        _two_damaged,
+        _put_back,
+        (
+            ("hold", ("damaged", FRUIT.name), None),
+            ("hold", ("entry", RELABELLED.name), None),
+            ("hold", ("reads", f"{CACHE}/{FRUIT.name}/shards/00001.h5"), (DAMAGED, None, FRUIT.bytes[1])),
+            ("hold", ("reads", f"{CACHE}/{FRUIT.name}/skipped.csv"), (None, FRUIT.ledger)),
+        ),
+        (FRUIT, RELABELLED),
+    ),
     Scene("prune", _both_there, _prune, BOTH, (RELABELLED,)),
     Scene("import", _exported, _import),
     Scene(

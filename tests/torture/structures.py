@@ -86,10 +86,20 @@ TABLE = {
 }
 
 
+def linked(root: Path, data: bytes) -> Callable[[h5py.File], None]:
+    """Return the change of a column into a link to an equal one in another file."""
+    with h5py.File.in_memory(data) as file, h5py.File(root / "other.h5", "w", libver=LIBVER) as other:
+        other["status"] = file["status"][:]
+    return lambda file: (
+        file.__delitem__("status"),
+        file.__setitem__("status", h5py.ExternalLink(str(root / "other.h5"), "/status")),
+    )
+
+
 def wrong_shards(root: Path) -> None:
     data = FRUIT.bytes[0]
     assert len(parse_shard(remade(data, lambda file: None), SPACE, "a shard").status) == 5
-    for what, change in {**ANY, **SHARD}.items():
+    for what, change in {**ANY, **SHARD, "a link to an equal file": linked(root, data)}.items():
         refused(lambda change=change: parse_shard(remade(data, change), SPACE, "a shard"), f"a shard with {what}")
 
 

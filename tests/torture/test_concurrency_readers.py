@@ -124,3 +124,23 @@ def test_readers_see_whole_and_right_entries_or_a_clear_error_while_entries_come
         counts["read"],
         f"all right; {counts['refused']:,} more refused clearly, {counts['listed']:,} listings",
     )
+
+
+def test_what_is_being_worked_on_is_never_taken_for_old(world, tmp_path, tally):
+    cache = tmp_path / "cache"
+    seconds = trials(2, 30)
+
+    def prune() -> int:
+        until, times = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            found = plan_pruning(cache, older_than=3600)
+            assert (found.entries, found.unfinished, found.rubbish) == ([], [], [])
+            times += 1
+        return times
+
+    def extract() -> dict[str, int]:
+        return write(cache, [world.photos], random.Random(0), seconds)
+
+    children = [Child(on_core(0, extract)), Child(on_core(1, prune))]
+    written, times = results([child.end(WAIT) for child in children])
+    tally(f"looks for what is old during {written['written']} extractions", times, "nothing found")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from between import act_before
 from harness import FULL, Child, Outcome, in_child, run_extract
+from unwritable import run_command
 from writers import WAIT, World, check_cache, damage_a_shard, on_core, remembering, shared_world
 
 import pipeline
@@ -60,6 +61,8 @@ ACTS = {"finishes": [finish], "begins anew": [begin_anew], "replaces": [take, gi
 RACES = {
     "finishes what this one has begun": ("empty", "finishes", False),
     "begins anew what this one has begun": ("empty", "begins anew", False),
+    "finishes what both have begun": ("begun", "finishes", False),
+    "begins anew what both have begun": ("begun", "begins anew", False),
     "mends what this one mends": ("damaged", "finishes", False),
     "replaces what this one finds": ("finished", "replaces", False),
     "replaces what this one replaces": ("finished", "replaces", True),
@@ -73,7 +76,10 @@ FEW, MANY = 12, 80
 
 
 def prepared(world: World, cache: Path, state: str, seed: int) -> None:
-    """Make a cache that is empty, or holds the finished entry, or one with a damaged shard."""
+    """Make a cache that is empty, holds half of the work, the finished entry, or one with a damaged shard."""
+    if state == "begun":
+        shutil.copytree(world.begun, cache)
+        return
     cache.mkdir()
     if state != "empty":
         for name in (world.id, "index"):
@@ -171,3 +177,41 @@ def test_a_reader_gets_an_entry_whole_or_a_clear_error_whatever_happens_between_
     steps, refused = outcome.result
     assert steps > 5
     tally(f"calls before which an entry read {name} is {act[:-1]}d", steps, f"whole, or refused clearly ({refused})")
+
+
+COMMANDS = {
+    "ls": ([], {0}),
+    "info": (["latest"], {0, 4}),
+    "verify": ([], {0, 4}),
+    "prune": (["--keep", "0", "--dry-run"], {0}),
+}
+"""Arguments and exit codes: what names one entry may say that it is gone, what takes them as they come may not."""
+
+
+@pytest.mark.parametrize("act", ["replaces", "removes"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_ends_well_whatever_happens_to_an_entry_between_two_of_its_calls(
+    world, act, command, tmp_path, tally
+):
+    given, codes = COMMANDS[command]
+
+    def work() -> list:
+        wrong = []
+        step = calls = 0
+        while calls >= step:
+            step += 1
+            cache = tmp_path / str(step)
+            prepared(world, cache, "finished", step)
+            count = act_before(step, cache, *(functools.partial(part, world, cache) for part in ACTS[act]))
+            said = run_command("cache", command, *given, "--cache-dir", str(cache))
+            if said["code"] not in codes:
+                wrong.append(f"before call {step}: {said}")
+            calls = count()
+        return [step - 1, wrong]
+
+    outcome = in_child(on_core(0, work), WAIT)
+    assert outcome.code == 0, outcome.error
+    steps, wrong = outcome.result
+    assert not wrong, "\n".join(wrong)
+    assert steps > 1
+    tally(f"calls before which an entry is {act[:-1]}d under `cache {command}`", steps, "ended well")

@@ -20,8 +20,8 @@ from pipeline.store.publish import publish_entry
 from pipeline.store.work import WorkFolder
 
 ALL = {scene.name: scene for scene in (*SCENES, finishing.SCENE)}
-BESIDE = [scene for name, scene in ALL.items() if name not in ("restart", "repair")]
-"""Of two processes that replace or repair an entry the slower takes away what the quicker put there, for a moment."""
+BESIDE = [scene for name, scene in ALL.items() if name not in ("restart", "repair", "put back")]
+"""Of two processes that replace or mend an entry the slower takes away what the quicker put there, for a moment."""
 AGAIN = 20
 """Of so many states one is gone on from."""
 

@@ -15,6 +15,7 @@ import torchvision  # noqa: F401
 from conftest import make_photos
 from harness import Child, Outcome, entry_bytes, photos_in, run_extract
 
+from pipeline.progress import Progress
 from pipeline.store import statindex
 from pipeline.store.commit import TEMPORARY
 from pipeline.store.entry import open_entry
@@ -26,11 +27,13 @@ WAIT = 300.0
 
 @dataclass(frozen=True)
 class World:
-    """Two folders that share images, a cache with the entries of both, and what these entries must hold."""
+    """Two folders that share images, a cache with the entries of both, and one with work in progress."""
 
     photos: Path
     others: Path
     cache: Path
+    begun: Path
+    """A cache in which the extraction of `photos` has come halfway."""
     id: str
     others_id: str
     rows: int
@@ -54,11 +57,31 @@ def shared_world(folder: Path) -> World:
     extractions = [
         Child(on_core(0, lambda: remembering(lambda: run_extract(photos, folder / "cache")))),
         Child(on_core(1, lambda: run_extract(others, folder / "alone"))),
+        Child(on_core(1, lambda: run_extract(photos, folder / "begun", on_progress=_stop_halfway))),
     ]
     outcomes = [child.end(WAIT) for child in extractions]
+    assert "_HalfwayError" in outcomes.pop().error
     first, other = results(outcomes)
     shutil.copytree(folder / "alone" / other["cache"], folder / "cache" / other["cache"])
-    return World(photos, others, folder / "cache", first["cache"], other["cache"], first["rows"], outcomes[0].seconds)
+    return World(
+        photos,
+        others,
+        folder / "cache",
+        folder / "begun",
+        first["cache"],
+        other["cache"],
+        first["rows"],
+        outcomes[0].seconds,
+    )
+
+
+class _HalfwayError(Exception):
+    pass
+
+
+def _stop_halfway(progress: Progress) -> None:
+    if progress.done > progress.total / 2:
+        raise _HalfwayError
 
 
 def remembering(work: Callable[[], Any]) -> Any:
