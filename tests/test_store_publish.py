@@ -11,7 +11,7 @@ from small_cache import CLASSES, SPACE, make_body, make_rows, make_table, overwr
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError
 from pipeline.store import publish
-from pipeline.store.commit import read_json
+from pipeline.store.commit import read_json, remove_folder
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import entry_id
 from pipeline.store.publish import publish_entry
@@ -208,6 +208,25 @@ def test_of_two_processes_the_one_that_comes_second_takes_what_is_there(tmp_path
     assert entry.manifest["command"] == "other"
     assert find_damage(entry) == []
     assert list((tmp_path / "root").iterdir()) == [entry.path]
+
+
+@pytest.mark.parametrize("command", ["mine", "other"])
+def test_an_entry_that_is_removed_as_soon_as_it_has_its_place_was_published(tmp_path, shards, monkeypatch, command):
+    """By `cache prune` in another process; "other" is that of a third, which this one finds in its place."""
+    sync = publish.sync_folder
+    goal = tmp_path / "root" / ID[:16]
+    if command == "other":
+        put(tmp_path / "root", shards, command="other")
+
+    def removed(folder):
+        sync(folder)
+        if folder == goal.parent and goal.exists():
+            remove_folder(goal)
+
+    monkeypatch.setattr(publish, "sync_folder", removed)
+    entry = put(tmp_path / "root", shards, command="mine")
+    assert (entry.path, entry.manifest["command"]) == (goal, command)
+    assert list((tmp_path / "root").iterdir()) == []
 
 
 def test_a_manifest_that_cannot_be_read_is_never_published_as_whole(tmp_path, shards):

@@ -1,6 +1,7 @@
 """A finished entry put in its place: its folder appears whole or not at all."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 from collections.abc import Sequence
@@ -50,6 +51,9 @@ def publish_entry(
         skipped: the ledger of unusable images.
         replace: whether an entry of the same id that is there and whole gives way.
 
+    Returns:
+        The entry, as it was when it had its place: another process may remove it at any time.
+
     Raises:
         FileNotFoundError: if a shard is gone.
         CacheError: if the disk is full or cannot be written.
@@ -57,22 +61,22 @@ def publish_entry(
     goal = root / str(body["id"])[:SHORT]
     with temporary_folder(root) as folder, disk_errors(goal, 0):
         _fill(folder, body, shards, table, skipped)
-        if not _put(folder, goal, replace=replace):
-            sync_folder(root)  # another process may have given the name just now
-            return open_entry(goal)
-    return open_entry(goal)
+        return _put(folder, goal, replace=replace)
 
 
-def _put(folder: Path, goal: Path, *, replace: bool) -> bool:
-    """Give a filled folder its name. Return False if a whole entry has it, which stays unless `replace`.
+def _put(folder: Path, goal: Path, *, replace: bool) -> Entry:
+    """Give a filled folder its name. Return its entry, or the whole one that has the name and stays unless `replace`.
 
     The name is tried before anything is moved away: what another process puts there meanwhile is looked at first.
     """
     gone: list[Path] = []
+    entry = dataclasses.replace(open_entry(folder), path=goal)
     try:
         while not _renamed(folder, goal):
-            if not replace and _whole(goal) is not None:
-                return False
+            there = None if replace else _whole(goal)
+            if there is not None:
+                sync_folder(goal.parent)  # another process may have given the name just now
+                return there
             gone.append(temporary_name(goal))
             with contextlib.suppress(FileNotFoundError):
                 os.rename(goal, gone[-1])
@@ -85,7 +89,7 @@ def _put(folder: Path, goal: Path, *, replace: bool) -> bool:
         raise
     for path in gone:
         remove_folder(path)
-    return True
+    return entry
 
 
 def _renamed(folder: Path, goal: Path) -> bool:

@@ -5,13 +5,12 @@ import os
 import resource
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from harness import in_child
 
 import pipeline.experiment  # what commands import, so that each child has it already
@@ -84,23 +83,6 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (there + MEMORY_BYTES, hard))
 
 
-@contextmanager
-def on_one_core() -> Iterator[None]:
-    """Let this process use one core, and with it one thread; those it starts meanwhile too.
-
-    A child forked from a process that has computed on several threads would wait for them for ever.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    there = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(there)[os.getpid() % len(there)]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, there)
-
-
 def run_commands(
     commands: Sequence[tuple[Path, Sequence[object]]], timeout: float = 120.0, *, watched: bool = False
 ) -> list[Told]:
@@ -111,9 +93,7 @@ def run_commands(
 
     def work() -> list[dict[str, Any]]:
         _limit_memory()
-        torch.set_num_threads(1)
-        with on_one_core():
-            return [_one(folder, arguments, watched) for folder, arguments in commands]
+        return [_one(folder, arguments, watched) for folder, arguments in commands]
 
     ended = in_child(work, timeout)
     assert ended.code == 0, f"the command died ({ended.code}): {ended.error}"

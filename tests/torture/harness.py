@@ -11,7 +11,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,38 @@ class Outcome:
     seconds: float
 
 
-class Child:
-    """A forked process that runs `work()`; what it returns must be JSON. Wait for it with `end`."""
+def take_core(number: int) -> None:
+    """Let this process use one core, the first for 0, and compute on one thread.
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    OpenMP's threads do not survive a fork: a child of a process that has computed on several waits for them for ever.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let this process use one core for a while, and one thread; those it starts meanwhile too."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    threads = torch.get_num_threads()
+    take_core(os.getpid())
+    try:
+        yield
+    finally:
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+
+
+class Child:
+    """A forked process that runs `work()` on one core; what it returns must be JSON. Wait for it with `end`.
+
+    Without `core` half of all children get the one core of two, and half the other.
+    """
+
+    def __init__(self, work: Callable[[], Any], core: int | None = None) -> None:
         read, write = os.pipe()
         self.started = time.monotonic()
         sys.stdout.flush()
@@ -59,6 +88,7 @@ class Child:
             self.pid = os.fork()
         if not self.pid:
             os.close(read)
+            take_core(os.getpid() if core is None else core)
             _run(work, write)
         os.close(write)
         self._answer = read
@@ -109,9 +139,9 @@ def _run(work: Callable[[], Any], answer: int) -> None:
         os._exit(code)
 
 
-def in_child(work: Callable[[], Any], timeout: float = 120.0) -> Outcome:
+def in_child(work: Callable[[], Any], timeout: float = 120.0, core: int | None = None) -> Outcome:
     """Run `work` in a child and wait for its end."""
-    return Child(work).end(timeout)
+    return Child(work, core).end(timeout)
 
 
 def photos_in(folder: Path, per_class: int = 8) -> Path:
@@ -123,9 +153,7 @@ def photos_in(folder: Path, per_class: int = 8) -> Path:
 
 
 def run_extract(photos: Path, cache: Path, **options: Any) -> dict[str, Any]:
-    """Extract on one thread and return the result's JSON fields. For use in children."""
-
-    torch.set_num_threads(1)
+    """Extract and return the result's JSON fields. For use in children."""
     return pipeline.extract(str(photos), cache_dir=cache, **{**JOB, **options}).to_json()
 
 

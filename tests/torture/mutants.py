@@ -111,7 +111,7 @@ UNSYNCED = [
     ),
     Mutant(
         PUBLISH,
-        "            sync_folder(root)  # another process may have given the name just now\n",
+        "                sync_folder(goal.parent)  # another process may have given the name just now\n",
         "",
         "an entry's name given by another",
         f"{ORDER}, beside",
@@ -143,16 +143,10 @@ SWAPPED = [
     ),
     Mutant(
         PUBLISH,
-        "        _fill(folder, body, shards, table, skipped)\n",
-        "",
+        "        _fill(folder, body, shards, table, skipped)\n        return _put(folder, goal, replace=replace)\n",
+        "        os.rename(folder, goal)\n        sync_folder(root)\n        _fill(goal, body, shards, table, skipped)\n        return open_entry(goal)\n",
         "the entry's name before its content",
         BASE,
-        more=(
-            (
-                "    return open_entry(goal)\n\n\ndef _put",
-                "        _fill(goal, body, shards, table, skipped)\n    return open_entry(goal)\n\n\ndef _put",
-            ),
-        ),
     ),
     Mutant(
         COMMIT,
@@ -470,8 +464,8 @@ UNGUARDED = [
     ),
     Mutant(
         PUBLISH,
-        "            if not replace and _whole(goal) is not None:",
-        "            if False:",
+        "            there = None if replace else _whole(goal)\n",
+        "            there = None\n",
         "a whole entry is replaced",
         "publishing",
     ),

@@ -101,18 +101,13 @@ class Clock:
 
 
 def prepared(root: Path, rows: int, shard_rows: int) -> Job:
-    """Make a job that computes on one thread: it has next to nothing to compute, and the loader needs a core too."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
+    """Make a job that loads with one process."""
     wishes = Wishes(batch_size=256, shard_rows=shard_rows, workers=1)
-    job = prepare(NumberedImages(rows), null_backbone(), root=root, wishes=wishes)
-    os.sched_setaffinity(0, cores)
-    return job
+    return prepare(NumberedImages(rows), null_backbone(), root=root, wishes=wishes)
 
 
 def make_shards(root: Path, rows: int, shard_rows: int) -> dict[str, Any]:
     """Do what `extract` does up to publishing; note memory and descriptors after each shard."""
-    torch.set_num_threads(1)
     clock = Clock()
     job = prepared(root, rows, shard_rows)
     clock.lap("prepare")

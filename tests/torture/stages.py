@@ -14,7 +14,6 @@ from typing import Any
 
 # Imported before children are forked, so that none of them has to: a trial then takes half a second.
 import h5py  # noqa: F401
-import torch
 import torchvision.models  # noqa: F401
 from conftest import BACKBONE, make_image
 from harness import entry_bytes, in_child, photos_in
@@ -108,14 +107,11 @@ def copy_tree(source: Path, goal: Path) -> None:
 def run_command(
     command: list[str], root: Path, *, act: Act | None = None, reads: bool = False, log: Path | None = None
 ) -> dict[str, Any]:
-    """Run a command line in this process, which must be a child, on one core. Return the fields of `Said`.
+    """Run a command line in this process, which must be a child. Return the fields of `Said`.
 
     Commits that have returned are written to `log`.
     """
     os.setpgid(0, 0)
-    if hasattr(os, "sched_setaffinity"):  # a child of a process that has used OpenMP threads cannot use any
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[os.getpid() % len(os.sched_getaffinity(0))]})
-    torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as SIGINT, until the command line sets its own
     statindex.GRANULARITY_NS = -(10**18)  # files made a moment ago are remembered like those made long ago
     if log is not None:

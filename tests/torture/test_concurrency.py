@@ -11,7 +11,6 @@ from writers import (
     WAIT,
     check_cache,
     damage_a_shard,
-    on_core,
     remembering,
     remove_leftovers_of,
     results,
@@ -50,7 +49,7 @@ def race(world, cache, mode: str, writers: int, rng: random.Random) -> int:
     outcomes += [writer.child.end(WAIT) for writer in begun]
     if mode == "killed":
         remove_leftovers_of(cache, victim.child.pid)
-        last = in_child(on_core(0, lambda: run_extract(world.photos, cache)), WAIT)
+        last = in_child(lambda: run_extract(world.photos, cache), WAIT)
         assert last.code or last.result["computed"] == 0
         outcomes.append(last)
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import os
 import random
 import re
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from conftest import BACKBONE
-from harness import FULL, Child, run_extract, trials
-from writers import WAIT, check_cache, on_core, results, shared_world, start_writers
+from harness import FULL, Child, run_extract, take_core, trials
+from writers import WAIT, check_cache, results, shared_world, start_writers
 
 LOCK_COMMANDS = {fcntl.F_SETLK, fcntl.F_SETLKW, getattr(fcntl, "F_OFD_SETLK", 37), getattr(fcntl, "F_OFD_SETLKW", 38)}
 LOCK = re.compile(r"\bflock\(|\bF_(OFD_)?SETLKW?\b")
@@ -109,7 +110,7 @@ def test_an_extraction_takes_no_lock_in_any_of_its_processes(world, can_trace, l
             return world.id
         return run_extract(world.photos, tmp_path / "cache")["cache"]
 
-    child = Child(on_core(0, work))
+    child = Child(work, core=0)
     tracer = subprocess.Popen(strace(tmp_path / "trace", "-p", str(child.pid)), stderr=subprocess.DEVNULL)
     try:
         outcome = child.end(WAIT)
@@ -138,7 +139,7 @@ def test_nothing_changes_whatever_hdf5_is_told_of_locking(world, can_trace, tmp_
                 strace(trace, sys.executable, *command),
                 env={**os.environ, "HDF5_USE_FILE_LOCKING": told, "OMP_NUM_THREADS": "1"},
                 cwd=tmp_path,
-                preexec_fn=on_core(number, lambda: None),  # one thread, as what it is compared with
+                preexec_fn=functools.partial(take_core, number),  # one thread, as what it is compared with
             )
             started.append((process, trace))
         for process, trace in started:

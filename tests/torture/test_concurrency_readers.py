@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from harness import Child, run_extract, trials
-from writers import WAIT, check_cache, on_core, results, shared_world
+from writers import WAIT, check_cache, results, shared_world
 
 import pipeline
 from pipeline.cli import main
@@ -103,7 +103,7 @@ def test_readers_see_whole_and_right_entries_or_a_clear_error_while_entries_come
     seconds = trials(5, 180)
 
     def child(number: int, work, *arguments) -> Child:
-        return Child(on_core(number, lambda: work(cache, *arguments, random.Random(number), seconds)))
+        return Child(lambda: work(cache, *arguments, random.Random(number), seconds), core=number)
 
     shutil.copytree(world.cache, cache)
     children = [child(number, write, sources) for number in range(WRITERS)]
@@ -117,7 +117,7 @@ def test_readers_see_whole_and_right_entries_or_a_clear_error_while_entries_come
         assert counts[name], f"nothing was {name}"
 
     for source in sources:  # and the cache is none the worse for it
-        results([Child(on_core(0, lambda source=source: run_extract(source, cache))).end(WAIT)])
+        results([Child(lambda source=source: run_extract(source, cache)).end(WAIT)])
     check_cache(cache, world.expected(*prints))
     tally(
         f"reads by {READERS} readers during {counts['written']} extractions and {counts['removed']} removals",
@@ -141,6 +141,6 @@ def test_what_is_being_worked_on_is_never_taken_for_old(world, tmp_path, tally):
     def extract() -> dict[str, int]:
         return write(cache, [world.photos], random.Random(0), seconds)
 
-    children = [Child(on_core(0, extract)), Child(on_core(1, prune))]
+    children = [Child(extract, core=0), Child(prune, core=1)]
     written, times = results([child.end(WAIT) for child in children])
     tally(f"looks for what is old during {written['written']} extractions", times, "nothing found")

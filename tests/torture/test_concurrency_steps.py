@@ -10,7 +10,7 @@ import pytest
 from between import act_before
 from harness import FULL, Child, Outcome, in_child, run_extract
 from unwritable import run_command
-from writers import WAIT, World, check_cache, damage_a_shard, on_core, remembering, shared_world
+from writers import WAIT, World, check_cache, damage_a_shard, remembering, shared_world
 
 import pipeline
 from pipeline.errors import CacheError
@@ -98,7 +98,7 @@ def start(world: World, cache: Path, race: str, step: int) -> Child:
         made = remembering(lambda: run_extract(world.photos, cache, restart=restart))
         return [made["cache"], calls()]
 
-    return Child(on_core(step, work))
+    return Child(work, core=step)
 
 
 def check(world: World, cache: Path, race: str, outcome: Outcome) -> int:
@@ -172,7 +172,7 @@ def test_a_reader_gets_an_entry_whole_or_a_clear_error_whatever_happens_between_
             calls = count()
         return [step - 1, refused]
 
-    outcome = in_child(on_core(0, work), WAIT)
+    outcome = in_child(work, WAIT)
     assert outcome.code == 0, outcome.error
     steps, refused = outcome.result
     assert steps > 5
@@ -209,7 +209,7 @@ def test_a_command_ends_well_whatever_happens_to_an_entry_between_two_of_its_cal
             calls = count()
         return [step - 1, wrong]
 
-    outcome = in_child(on_core(0, work), WAIT)
+    outcome = in_child(work, WAIT)
     assert outcome.code == 0, outcome.error
     steps, wrong = outcome.result
     assert not wrong, "\n".join(wrong)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import Told, on_one_core, run_command
+from commands import Told, run_command
 from conftest import BACKBONE, make_photos
 from harness import Outcome, in_child, run_extract, trials
 from hostile_folder import CLASSES, Corpus, make_corpus
@@ -157,12 +157,7 @@ def break_decoder(monkeypatch, file: Path, culprit: Path, deed: str) -> None:
 
 def extracted(photos: Path, cache: Path, **options: Any) -> Outcome:
     """Extract in a child."""
-
-    def work() -> dict[str, Any]:
-        with on_one_core():
-            return run_extract(photos, cache, **options)
-
-    return in_child(work)
+    return in_child(lambda: run_extract(photos, cache, **options))
 
 
 def rows_by_id(path: str) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pytest
 from conftest import BACKBONE
 from harness import in_child
 from unwritable import WAYS, run_command, snapshot, way_to_lock
-from writers import WAIT, damage_a_shard, on_core, shared_world
+from writers import WAIT, damage_a_shard, shared_world
 
 import pipeline
 
@@ -80,7 +80,7 @@ def locked(lock, place: Place, folder: Path, *arguments: str) -> dict:
         assert snapshot(folder) == before, f"{arguments} wrote"
         return said
 
-    outcome = in_child(on_core(0, work), WAIT)
+    outcome = in_child(work, WAIT)
     assert outcome.code == 0, outcome.error
     return outcome.result
 

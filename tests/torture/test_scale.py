@@ -8,7 +8,6 @@ import time
 import pytest
 import scale
 from harness import FULL, in_child
-from writers import on_core
 
 ROWS, SHARD_ROWS = (1_000_000, 8192) if FULL else (10_000, 512)
 LIMIT = 1800.0 if FULL else 120.0
@@ -72,7 +71,7 @@ def test_a_resume_finds_all_shards_in_seconds(published, tally):
 
 
 def test_an_entry_is_read_verified_nearly_as_fast_as_it_can_be_hashed(published, tally):
-    outcome = in_child(on_core(0, lambda: scale.read_speeds(scale.Path(published["entry"]), 5)), LIMIT)
+    outcome = in_child(lambda: scale.read_speeds(scale.Path(published["entry"]), 5), LIMIT)
     assert outcome.code == 0, outcome.error
     speeds = outcome.result
     share = speeds["read"] / speeds["hash"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import changes as c
 import pytest
 from change_table import CHANGES
-from commands import on_one_core
 from entry_world import IMAGES, World, check_rows, edit, make_images, shard_files, shared_shards
+from harness import on_one_core
 
 from pipeline.errors import DataError
 from pipeline.loading.process import WorkerProcess

@@ -1,7 +1,6 @@
 """Processes that share one cache: what they read, how they are started, and what must hold when they are done."""
 
 import functools
-import os
 import random
 import shutil
 import time
@@ -55,9 +54,9 @@ def shared_world(folder: Path) -> World:
     for image in others.glob("*/0[0-2].jpg"):
         image.unlink()  # 9 of those left are in `photos` too, under other names; 6 are not
     extractions = [
-        Child(on_core(0, lambda: remembering(lambda: run_extract(photos, folder / "cache")))),
-        Child(on_core(1, lambda: run_extract(others, folder / "alone"))),
-        Child(on_core(1, lambda: run_extract(photos, folder / "begun", on_progress=_stop_halfway))),
+        Child(lambda: remembering(lambda: run_extract(photos, folder / "cache")), core=0),
+        Child(lambda: run_extract(others, folder / "alone"), core=1),
+        Child(lambda: run_extract(photos, folder / "begun", on_progress=_stop_halfway), core=1),
     ]
     outcomes = [child.end(WAIT) for child in extractions]
     assert "_HalfwayError" in outcomes.pop().error
@@ -90,20 +89,6 @@ def remembering(work: Callable[[], Any]) -> Any:
     return work()
 
 
-def on_core(number: int, work: Callable[[], Any]) -> Callable[[], Any]:
-    """Let a child do its work on one core.
-
-    With more it would compute on several threads, and wait for ever for those of the process it was forked from.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-
-    def pinned() -> Any:
-        os.sched_setaffinity(0, {cores[number % len(cores)]})
-        return work()
-
-    return pinned
-
-
 @dataclass
 class Writer:
     """A child that extracts, and when it begins."""
@@ -134,7 +119,7 @@ def start_writers(
     for number, source in enumerate(sources):
         begin = time.monotonic() + rng.uniform(0.0, spread)
         anew = restart and number == len(sources) - 1
-        started.append(Writer(Child(on_core(number, functools.partial(work, source, begin, anew))), begin))
+        started.append(Writer(Child(functools.partial(work, source, begin, anew), core=number), begin))
     return started
 
 
