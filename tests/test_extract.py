@@ -16,6 +16,7 @@ from conftest import SPACE, make_image, make_photos
 
 import pipeline
 from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.launch import extract as launch
 from pipeline.launch.plan import Plan
 from pipeline.store.catalog import list_entries
 from pipeline.store.work import list_work
@@ -55,6 +56,28 @@ def test_same_command_again_computes_nothing(photos, tmp_path, remembered):
     again = extract(photos, tmp_path / "cache", on_plan=opened.append)
     assert (again.cache, again.computed, again.reused) == (first.cache, 0, 36)
     assert opened[0].state == "complete"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_entry_that_another_process_takes_away_when_it_was_found_is_looked_for_again(
+    photos, tmp_path, remembered, monkeypatch, comes_back
+):
+    first = extract(photos, tmp_path / "cache")
+    whole_entry, taken = launch.whole_entry, []
+
+    def found(root, path):
+        entry = whole_entry(root, path)
+        if not taken:
+            taken.append(path.rename(tmp_path / "taken"))
+        elif comes_back and taken[0].exists():
+            taken[0].rename(path)
+            return whole_entry(root, path)
+        return entry
+
+    monkeypatch.setattr(launch, "whole_entry", found)
+    again = extract(photos, tmp_path / "cache")
+    assert taken
+    assert (again.cache, again.computed) == (first.cache, 0 if comes_back else 36)
 
 
 def test_files_too_young_to_be_remembered_are_read_again_but_not_computed(photos, tmp_path):

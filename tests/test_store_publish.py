@@ -210,6 +210,26 @@ def test_of_two_processes_the_one_that_comes_second_takes_what_is_there(tmp_path
     assert list((tmp_path / "root").iterdir()) == [entry.path]
 
 
+def test_an_entry_moved_aside_goes_although_another_process_fills_its_place_first(tmp_path, shards, monkeypatch):
+    there = put(tmp_path / "root", shards, command="first")
+    overwrite(there.path / "samples.h5", b"damaged")
+    rename, moved = os.rename, []
+
+    def race(source, goal):
+        if moved:
+            monkeypatch.undo()
+            put(tmp_path / "root", shards, command="other")
+        if Path(source).name == ID[:16]:
+            moved.append(goal)
+        return rename(source, goal)
+
+    monkeypatch.setattr(os, "rename", race)
+    entry = put(tmp_path / "root", shards, command="mine")
+    assert moved
+    assert entry.manifest["command"] == "other"
+    assert list((tmp_path / "root").iterdir()) == [entry.path]
+
+
 @pytest.mark.parametrize("command", ["mine", "other"])
 def test_an_entry_that_is_removed_as_soon_as_it_has_its_place_was_published(tmp_path, shards, monkeypatch, command):
     """By `cache prune` in another process; "other" is that of a third, which this one finds in its place."""

@@ -311,3 +311,40 @@ def test_a_record_holds_nothing_but_plain_json():
     back = Record.from_json(body)
     assert back.bad == record.bad
     assert (back.stats == record.stats).all()
+
+
+def test_no_shard_is_done_in_a_folder_that_goes_while_it_is_listed(tmp_path, monkeypatch):
+    work = WorkFolder(tmp_path, PLAN)
+    commit(work)
+
+    def removing(listing):
+        def listed(path="."):
+            monkeypatch.undo()
+            work.discard()
+            return listing(path)
+
+        return listed
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, removing(getattr(os, name)))
+    assert work.records() == []
+
+
+def test_a_commit_starts_over_when_its_folder_goes_as_it_is_made(tmp_path, monkeypatch):
+    """Of 16 processes on one entry, each removes the folder when it is done."""
+    work = WorkFolder(tmp_path, PLAN)
+    work.pin(SPACE, RECIPE, {})
+    mkdir, left = os.mkdir, [20]
+
+    def race(path, *mode):
+        mkdir(path, *mode)
+        if left[0] and os.fspath(path).endswith("records"):
+            left[0] -= 1
+            work.discard()
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    work.discard()
+    monkeypatch.setattr(os, "mkdir", race)
+    record = commit(work)
+    assert left == [0]
+    assert [found.sha256 for found in work.records()] == [record.sha256]

@@ -139,12 +139,12 @@ def extract(
         job.judge = find_judge(job.space)
     skip_bad = on_bad_image == "skip"
     try:
-        entry = None if restart else _finished(job)
-        plan = plan_of(job, entry)
+        found = None if restart else _found(job)
+        plan = plan_of(job, found[0] if found is not None else None)
         if on_plan is not None:
             on_plan(plan)
-        if entry is not None:
-            return _hit(job, entry, skip_bad, started)
+        if found is not None:
+            return _hit(job, *found, skip_bad, started)
         said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
         network.check_image_size()
         check_disk(plan)
@@ -156,6 +156,20 @@ def extract(
         return _result(job, entry, (computed, max(0, entry.rows - computed)), started)
     finally:
         job.close()
+
+
+def _found(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
+    """Return the finished entry and its unusable images, (id, reason) each, read while it was there."""
+    for left in reversed(range(ROUNDS)):
+        entry = _finished(job)
+        if entry is None:
+            break
+        try:
+            return entry, [(item["id"], item["reason"]) for item in entry.skipped()]
+        except CacheError:  # another process has removed or replaced it just now
+            if not left:
+                raise
+    return None
 
 
 def _finished(job: Job) -> Entry | None:
@@ -175,8 +189,7 @@ def _finished(job: Job) -> Entry | None:
     return entry
 
 
-def _hit(job: Job, entry: Entry, skip_bad: bool, started: float) -> ExtractResult:
-    skipped = [(item["id"], item["reason"]) for item in entry.skipped()]
+def _hit(job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool, started: float) -> ExtractResult:
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
     mark_used(entry)
     save_stat_index(job, job.work.records())  # a process killed after publishing leaves them, and the folder

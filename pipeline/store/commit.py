@@ -36,6 +36,10 @@ def make_folder(path: Path, top: Path | None = None) -> None:
 
     With `top` also the names of those from `top` on that are there: another process may have made them just now and
     not come to it.
+
+    Raises:
+        FileNotFoundError: if another process removes folders meanwhile.
+        CacheError: if the disk is full or cannot be written.
     """
     missing = []
     goal = path
@@ -44,12 +48,23 @@ def make_folder(path: Path, top: Path | None = None) -> None:
         path = path.parent
     with disk_errors(goal, 0):
         for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
+            _make_one(folder)
             sync_folder(folder.parent)
         while top is not None and path.is_relative_to(top):
             with contextlib.suppress(PermissionError):  # of the folder that the cache lies in
                 sync_folder(path.parent)
             path = path.parent
+
+
+def _make_one(folder: Path) -> None:
+    """Make a folder whose parent is there; one that another process makes meanwhile will do."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        if folder.exists():
+            raise
+        # It was there and is gone again: to callers the same as if its parent were gone.
+        raise FileNotFoundError(errno.ENOENT, "removed by another process", str(folder)) from None
 
 
 def sync_folder(path: Path) -> None:

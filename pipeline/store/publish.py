@@ -75,13 +75,13 @@ def _put(folder: Path, goal: Path, *, replace: bool) -> Entry:
         while not _renamed(folder, goal):
             there = None if replace else _whole(goal)
             if there is not None:
-                sync_folder(goal.parent)  # another process may have given the name just now
-                return there
+                entry = there
+                break
             gone.append(temporary_name(goal))
             with contextlib.suppress(FileNotFoundError):
                 os.rename(goal, gone[-1])
             replace = False  # what comes after is as new as this one
-        sync_folder(goal.parent)
+        sync_folder(goal.parent)  # also for a name that another process has given just now
     except BaseException:
         if gone and not goal.exists():
             with contextlib.suppress(OSError):

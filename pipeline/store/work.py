@@ -9,6 +9,7 @@ import base64
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -47,8 +48,8 @@ RECORD_FIELDS: Fields = {
     "stats": str,
     "facts": dict,
 }
-TRIES = 5
-"""How often a commit starts over because another process finished and removed the folder meanwhile."""
+TRIES = 100
+"""How often a commit starts over because another process finished and removed the folder meanwhile, each once."""
 
 
 @dataclass(frozen=True)
@@ -282,8 +283,11 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _record_numbers(folder: Path) -> list[int]:
     """Return which shards have a commit record, by their names alone."""
-    names = (path.stem for path in (folder / RECORDS).glob("*.json"))
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    try:
+        names = [Path(name) for name in os.listdir(folder / RECORDS)]
+    except FileNotFoundError:  # not begun, or finished by another process
+        return []
+    return sorted(int(name.stem) for name in names if name.suffix == ".json" and re.fullmatch("[0-9]+", name.stem))
 
 
 def list_work(root: Path) -> list[dict[str, Any]]:

@@ -43,8 +43,8 @@ UNSYNCED = [
     ),
     Mutant(
         COMMIT,
-        "mkdir(exist_ok=True)\n            sync_folder(folder.parent)",
-        "mkdir(exist_ok=True)",
+        "            _make_one(folder)\n            sync_folder(folder.parent)\n",
+        "            _make_one(folder)\n",
         "new folder",
         BASE,
     ),
@@ -103,18 +103,11 @@ UNSYNCED = [
     ),
     Mutant(
         PUBLISH,
-        "        sync_folder(goal.parent)\n    except",
-        "    except",
+        "        sync_folder(goal.parent)  # also for a name that another process has given just now\n",
+        "",
         "an entry's name",
         BASE,
         quick=True,
-    ),
-    Mutant(
-        PUBLISH,
-        "                sync_folder(goal.parent)  # another process may have given the name just now\n",
-        "",
-        "an entry's name given by another",
-        f"{ORDER}, beside",
     ),
     Mutant(
         WORK,
