@@ -348,3 +348,19 @@ def test_a_commit_starts_over_when_its_folder_goes_as_it_is_made(tmp_path, monke
     record = commit(work)
     assert left == [0]
     assert [found.sha256 for found in work.records()] == [record.sha256]
+
+
+@pytest.mark.parametrize("call", ["open", "listdir"])
+def test_a_folder_that_cannot_be_opened_is_said(tmp_path, monkeypatch, call):
+    work = WorkFolder(tmp_path, PLAN)
+    commit(work)
+    real = getattr(os, call)
+
+    def fail(path, *arguments, **options):
+        if str(path).endswith(("shards", "records")):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(CacheError, match="Input/output error"):
+        commit(work) if call == "open" else work.records()

@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError
 from pipeline.store.commit import (
+    disk_errors,
     make_folder,
     publish_file,
     publish_link,
@@ -241,7 +242,8 @@ class WorkFolder:
             if not _holds(path, data):
                 replace_file(path, data)
             else:
-                sync_folder(path.parent)  # another process may have given the name just now
+                with disk_errors(path, 0):
+                    sync_folder(path.parent)  # another process may have given the name just now
             return
         twin = equal.get(sha256)
         if twin is not None and _holds(twin, data) and publish_link(twin, path):
@@ -287,6 +289,8 @@ def _record_numbers(folder: Path) -> list[int]:
         names = [Path(name) for name in os.listdir(folder / RECORDS)]
     except FileNotFoundError:  # not begun, or finished by another process
         return []
+    except OSError as error:
+        raise CacheError(f"{folder / RECORDS} cannot be read: {error.strerror or error}") from error
     return sorted(int(name.stem) for name in names if name.suffix == ".json" and re.fullmatch("[0-9]+", name.stem))
 
 

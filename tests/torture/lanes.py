@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import time
+import traceback
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from harness import Child, Outcome
 LANES = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Children at a time."""
 TIMEOUT = 120.0
+SHOWN = 20
+"""Failures that are printed."""
 PAUSE = 0.002
 WORKER = b"pipeline.loading.worker"
 
@@ -39,8 +42,12 @@ Trial = Generator[Step, Outcome, None]
 
 
 def run_trials(trials: Iterable[Trial]) -> int:
-    """Run all trials to their ends, LANES of them at a time. Return how many there were."""
+    """Run all trials to their ends, LANES of them at a time. Return how many there were.
+
+    One that fails does not end the others: the campaign is long, and each failure tells something else.
+    """
     waiting, count = iter(trials), 0
+    failures: list[str] = []
     running: dict[int, tuple[Trial, Step]] = {}
     """By the pipe of the child: it can be read when the child is at its end."""
     try:
@@ -49,6 +56,7 @@ def run_trials(trials: Iterable[Trial]) -> int:
                 count += 1
                 _keep(running, trial, next(trial, None))
             if not running:
+                assert not failures, f"{len(failures)} of {count} trials failed:\n" + "\n".join(failures[:SHOWN])
                 return count
             for pipe in _ended([step for _, step in running.values()]):
                 trial, step = running.pop(pipe)
@@ -56,6 +64,8 @@ def run_trials(trials: Iterable[Trial]) -> int:
                     _keep(running, trial, trial.send(step.child.end()))
                 except StopIteration:
                     pass
+                except AssertionError as error:
+                    failures.append("".join(traceback.format_exception_only(error)))
     finally:
         for _, step in running.values():  # left over when a trial failed
             step.child.kill()

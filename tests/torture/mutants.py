@@ -111,8 +111,8 @@ UNSYNCED = [
     ),
     Mutant(
         WORK,
-        "                sync_folder(path.parent)  # another process may have given the name just now\n",
-        "                pass\n",
+        "                    sync_folder(path.parent)  # another process may have given the name just now\n",
+        "                    pass\n",
         "a shard's name given by another",
         f"{BASE}, killed",
     ),
