@@ -10,14 +10,13 @@ import numpy as np
 
 from pipeline.backbones.engines import cpu_threads, default_threads
 from pipeline.errors import CacheError, DataError, UsageError
-from pipeline.extraction.recompute import check_unchanged
+from pipeline.extraction.reread import reread
 from pipeline.features import Features, read_features
 from pipeline.heads.linear import LinearHead, read_head
-from pipeline.loading.loader import Loader, auto_workers
 from pipeline.metrics import classification_metrics
 from pipeline.model import Model
 from pipeline.origin import open_images, rebuild_backbone
-from pipeline.progress import OnProgress, Progress, ignore
+from pipeline.progress import OnProgress, ignore
 from pipeline.runs import Run, check_run, find_run, record_evaluation
 from pipeline.sources.source import Source
 from pipeline.store.catalog import find_entry
@@ -127,7 +126,7 @@ def evaluate(
     if end_to_end:
         opened = open_images(entry, source, data_root=Path(data_root), follow_symlinks=follow_symlinks)
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
-        proof = _end_to_end(model, opened, features, rows, logits, y, workers or auto_workers(), on_progress)
+        proof = _end_to_end(model, opened, features, rows, logits, y, workers, on_progress)
     result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started)
     name = split if entry.id == found.body["cache"]["id"] else f"{split}-{entry.id}"
     try:
@@ -214,25 +213,23 @@ def _end_to_end(
     rows: np.ndarray,
     cached: np.ndarray,
     y: np.ndarray,
-    workers: int,
+    workers: int | None,
     on_progress: OnProgress,
 ) -> EndToEnd:
     started = time.perf_counter()
     logits = np.empty_like(cached)
-    row_list = rows.tolist()
-    done = 0
-    with Loader(model.preprocess, batch_size=BATCH_SIZE, workers=workers) as loader:
-        loader.request(range(len(rows)), lambda place: source.payload(features.ids[row_list[place]]))
-        while done < len(rows):
-            batch = loader.next_batch()
-            for place, item in zip(batch.rows, batch.loaded, strict=True):
-                check_unchanged(item, features.ids[row_list[place]], features.digests[row_list[place]])
-            batch.pixels[len(batch.rows) :] = 0
-            with cpu_threads(default_threads()):
-                logits[batch.rows] = model.logits(batch.pixels)[: len(batch.rows)]
-            loader.release(batch)
-            done += len(batch.rows)
-            on_progress(Progress(done, len(rows), computed=done))
+    batches = reread(
+        source,
+        [features.ids[row] for row in rows.tolist()],
+        features.digests[rows],
+        model.preprocess,
+        batch_size=BATCH_SIZE,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    for places, pixels in batches:
+        with cpu_threads(default_threads()):
+            logits[places] = model.logits(pixels)[: len(places)]
     return EndToEnd(
         accuracy=float((logits.argmax(axis=1) == y).mean()),
         max_abs_logit_difference=float(np.abs(logits - cached).max()),

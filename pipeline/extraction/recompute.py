@@ -7,11 +7,10 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.engines import cpu_threads, make_engine
 from pipeline.device import resolve_device
-from pipeline.errors import CacheError, DataError
+from pipeline.errors import CacheError
 from pipeline.extraction.precision import within_rounding
-from pipeline.loading.loader import Loaded, Loader, auto_workers
-from pipeline.loading.worker import OK
-from pipeline.progress import OnProgress, Progress, ignore
+from pipeline.extraction.reread import reread
+from pipeline.progress import OnProgress, ignore
 from pipeline.sources.source import Source
 from pipeline.store.entry import Entry
 from pipeline.store.key import Recipe
@@ -60,41 +59,21 @@ def recompute_rows(
     where = resolve_device(device if device != "auto" else recipe.device)
     engine = make_engine(recipe.engine, backbone.network, backbone.preprocess, where)
     features = np.zeros((len(rows), *entry.space.row_shape), entry.space.store_dtype)
-    at = rows.tolist()
-    done = 0
-    with Loader(backbone.preprocess, batch_size=recipe.batch_size, workers=workers or auto_workers()) as loader:
-        loader.request(range(len(at)), lambda place: source.payload(table.ids[at[place]]))
-        while done < len(at):
-            batch = loader.next_batch()
-            for place, item in zip(batch.rows, batch.loaded, strict=True):
-                check_unchanged(item, table.ids[at[place]], table.digests[at[place]])
-            batch.pixels[len(batch.rows) :] = 0
-            with cpu_threads(recipe.threads):
-                found = engine.features(batch.pixels)[: len(batch.rows)]
-            with np.errstate(over="ignore"):
-                features[batch.rows] = found.astype(features.dtype, copy=False)
-            loader.release(batch)
-            done += len(batch.rows)
-            on_progress(Progress(done, len(at), computed=done))
+    batches = reread(
+        source,
+        [table.ids[row] for row in rows.tolist()],
+        table.digests[rows],
+        backbone.preprocess,
+        batch_size=recipe.batch_size,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    for places, pixels in batches:
+        with cpu_threads(recipe.threads):
+            found = engine.features(pixels)[: len(places)]
+        with np.errstate(over="ignore"):
+            features[places] = found.astype(features.dtype, copy=False)
     return features
-
-
-def check_unchanged(item: Loaded, sample_id: str, digest: np.ndarray) -> None:
-    """Refuse an image that is not the one features were made from: `digest` (32,) uint8.
-
-    Raises:
-        DataError: naming the image and what became of it.
-    """
-    if item.outcome == OK and item.digest == digest.tobytes():
-        return
-    what = (
-        f"cannot be used any more: it {item.reason}"
-        if item.outcome != OK
-        else "has changed since its features were made"
-    )
-    raise DataError(
-        f"image {sample_id} {what}", "Run the same `pipeline extract` again for the images as they are now."
-    )
 
 
 def check_rows(
