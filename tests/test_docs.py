@@ -33,13 +33,16 @@ def small(code: str) -> str:
     return (
         code.replace("--backbone resnet18", "--backbone shufflenet_v2_x0_5 --weights none --image-size 32")
         .replace('backbone="resnet18"', "backbone='shufflenet_v2_x0_5', weights='none', image_size=32")
-        .replace("pipeline ", f"{sys.executable} -m pipeline ", 1 if code.startswith("pipeline ") else 0)
+        .replace("pipeline ", f"{sys.executable} -m pipeline ", 0 if code.startswith("import ") else 1)
     )
 
 
-def test_readme_python_blocks_run(place):
-    found = blocks(README, "python")
-    assert found
+EXPORT = (ROOT / "docs" / "EXPORT.md").read_text()
+
+
+def test_python_blocks_run(place):
+    found = blocks(README, "python") + blocks(EXPORT, "python")
+    assert len(found) >= 2
     for code in found:
         done = subprocess.run(
             [sys.executable, "-c", small(code)], cwd=place, capture_output=True, text=True, check=False
@@ -47,8 +50,9 @@ def test_readme_python_blocks_run(place):
         assert done.returncode == 0, done.stderr
 
 
-def test_readme_shell_blocks_run(place):
-    lines = [line for code in blocks(README, "sh") for line in code.splitlines() if line.startswith("pipeline ")]
+def test_shell_blocks_run(place):
+    code = "".join(blocks(README, "sh") + blocks(EXPORT, "sh"))
+    lines = [line for line in code.splitlines() if "pipeline " in line]
     assert len(lines) >= 3
     for line in lines:
         command = small(line.partition("  #")[0].strip())
