@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from pipeline.errors import DataError, UsageError
 
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
+RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+EXAMPLE = "Like shards/{000..031}.tar or {train,val}-*.tar."
 MAX_NAMES = 1_000_000
 
 
@@ -30,26 +30,54 @@ def expand(pattern: str) -> list[str]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    match = BRACES.search(pattern)
-    if match is None:
-        if "{" in pattern or "}" in pattern:
-            raise UsageError(f"{pattern} has a brace without its other half", "Like shards/{000..031}.tar")
+    start = pattern.find("{")
+    if start < 0:
+        if "}" in pattern:
+            raise UsageError(f"{pattern} has a brace without its other half", EXAMPLE)
         yield pattern
         return
-    for choice in _choices(match[1], pattern):
-        yield from _braces(pattern[: match.start()] + choice + pattern[match.end() :])
+    end = _closing(pattern, start)
+    head, inside, tail = pattern[:start], pattern[start + 1 : end], pattern[end + 1 :]
+    for choice in _choices(inside, pattern):
+        for middle in _braces(choice):
+            for rest in _braces(tail):
+                yield head + middle + rest
+
+
+def _closing(pattern: str, start: int) -> int:
+    depth = 0
+    for place in range(start, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[place], 0)
+        if not depth:
+            return place
+    raise UsageError(f"{pattern} has a brace without its other half", EXAMPLE)
 
 
 def _choices(text: str, pattern: str) -> Iterator[str]:
     numbers = RANGE.fullmatch(text)
     if numbers is None:
-        if "," not in text:
-            raise UsageError(f"{{{text}}} in {pattern} is neither a range nor a list", "Like {000..031} or {a,b}.")
-        yield from text.split(",")
+        parts = _split(text)
+        if len(parts) < 2:
+            raise UsageError(f"{{{text}}} in {pattern} is neither a range nor a list", EXAMPLE)
+        yield from parts
         return
     first, last = int(numbers[1]), int(numbers[2])
     if last < first:
-        raise UsageError(f"{{{text}}} in {pattern} is an empty range")
+        raise UsageError(f"{{{text}}} in {pattern} is an empty range", EXAMPLE)
+    if last - first >= MAX_NAMES:
+        raise UsageError(f"{{{text}}} in {pattern} stands for more than {MAX_NAMES:,} files", EXAMPLE)
     width = len(numbers[1])
     for number in range(first, last + 1):
         yield f"{number:0{width}d}"
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that are in no braces of their own."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
