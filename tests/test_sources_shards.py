@@ -12,6 +12,7 @@ from images import rows_of, write_shards, write_tar
 from pipeline.errors import DataError, UsageError
 from pipeline.loading.decode import BadImageError, read_file
 from pipeline.sources.braces import expand
+from pipeline.sources.members import open_archive
 from pipeline.sources.reading import Reading
 from pipeline.sources.resolve import open_source
 from pipeline.sources.shards import ShardsSource
@@ -168,3 +169,26 @@ def test_braces_stand_for_names_in_their_order(place):
             expand(wrong)
     with pytest.raises(DataError, match="no file fits"):
         expand("nothing-*.tar")
+
+
+def test_archives_of_every_kind_are_listed_alike(place):
+    names = ["a/x.jpg", "ä" * 40 + ".jpg", "long/" * 30 + "y.jpg"]
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        for mtime in (0, 1.5):
+            with tarfile.open(place / "s.tar", "w", format=kind) as tar:
+                folder = tarfile.TarInfo("a")
+                folder.type = tarfile.DIRTYPE
+                tar.addfile(folder)
+                for name in names:
+                    info = tarfile.TarInfo(name)
+                    info.size, info.mtime = 700, mtime
+                    tar.addfile(info, io.BytesIO(name.encode()[:5] * 140))
+            with tarfile.open(place / "s.tar") as tar:
+                told = [(item.name, item.offset_data, item.size) for item in tar if item.isreg()]
+            found = open_archive(place / "s.tar")
+            assert [(item.name, item.offset, item.size) for item in found.members] == told
+            with tarfile.open(place / "t.tar", "w", format=kind) as tar:  # nothing but plain headers
+                info = tarfile.TarInfo("z.jpg")
+                info.size, info.mtime = 700, mtime
+                tar.addfile(info, io.BytesIO(b"z" * 700))
+            assert [item.name for item in open_archive(place / "t.tar").members] == ["z.jpg"]
