@@ -9,7 +9,7 @@ import torch
 from conftest import SPACE, make_image, make_photos
 from PIL import Image
 from torch.utils.data import Subset
-from torchvision.datasets import ImageFolder
+from torchvision.datasets import DatasetFolder, ImageFolder
 from torchvision.transforms import ToTensor
 
 import pipeline
@@ -114,6 +114,20 @@ def test_an_image_folder_gives_its_files_and_is_the_same_samples_as_the_folder(p
     assert source.folder == str(photos)
     assert ours.notes == ("images are read from the data set's files; its transform plays no part",)
     assert source.payload("beet/03.jpg") == FilePayload(str(photos / "beet" / "03.jpg"))
+
+
+def test_labels_of_files_go_through_the_target_transform(photos):
+    listing = source_of(ImageFolder(str(photos), target_transform=lambda label: 2 - label)).listing()
+    assert [listing.classes[label] for label in listing.labels[::12]] == ["corn", "beet", "apple"]
+
+
+def test_files_that_are_no_images_are_loaded_by_the_data_set(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "0.npy", np.full((4, 4), 7, np.uint8))
+    source = source_of(DatasetFolder(str(tmp_path), np.load, (".npy",)))
+    assert source.listing().classes == ("a", "b")
+    assert isinstance(source.payload("1"), ArrayPayload)
 
 
 def test_a_dict_names_the_splits(tmp_path):

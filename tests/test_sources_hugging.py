@@ -9,7 +9,8 @@ import pytest
 from conftest import make_photos
 from images import hugging, rows_of
 
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import DataError, PipelineError, UsageError
+from pipeline.sources.dataset import dataset_source
 from pipeline.sources.hugging import HuggingSource
 from pipeline.sources.reading import Reading
 from pipeline.sources.resolve import open_source
@@ -67,6 +68,17 @@ def test_one_data_set_has_plain_ids_and_columns_are_named(tmp_path, rows):
     ):
         with pytest.raises(DataError, match=message):
             open_source(f"hf:{tmp_path}/one", reading=wrong).listing()
+
+
+def test_objects_in_memory_are_taken_as_they_are(rows):
+    both = datasets.DatasetDict({"test": hugging(rows[:3]), "train": hugging(rows)})
+    source = dataset_source(both, "mine", Reading(group_by="patient"))
+    listing = source.listing()
+    assert (source.spec, len(listing), listing.ids[9]) == ("python:mine", 12, "test/0")
+    assert source.payload("test/0").data == rows[0][0].read_bytes()
+    assert dataset_source(hugging(rows), None, Reading()).spec == "python:Dataset"
+    with pytest.raises(UsageError, match="--path-column means nothing"):
+        dataset_source(both, None, Reading(path_column="x"))
 
 
 def test_rows_without_label_or_image(tmp_path, rows):

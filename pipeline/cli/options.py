@@ -26,6 +26,8 @@ def global_options(command: F) -> F:
         (("-v", "--verbose"), "verbose", "Print more."),
         (("--traceback",), "traceback", "Show Python's traceback of an error."),
     )
+    if command.__doc__:  # docstrings are raw; click wants the character before a paragraph that is not to be wrapped
+        command.__doc__ = command.__doc__.replace("\\b\n", "\b\n")
     for names, key, text in reversed(flags):
         command = click.option(*names, key, is_flag=True, is_eager=True, expose_value=False, callback=_set, help=text)(
             command

@@ -15,7 +15,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.sources.facts import UNKNOWN, file_facts
 from pipeline.sources.groups import folder_groups
 from pipeline.sources.hugging import hugging_objects, is_hugging
-from pipeline.sources.names import label_text, number_labels, some, split_number
+from pipeline.sources.names import EXTENSIONS, label_text, number_labels, some, split_number
 from pipeline.sources.reading import PLAIN, Reading
 from pipeline.sources.source import (
     UNLABELLED,
@@ -46,7 +46,12 @@ class Part:
         if not isinstance(samples, list) or not samples or len(samples) != len(self.rows):
             return None
         paths = [item[0] for item in samples if isinstance(item, tuple) and len(item) == 2]
-        return [os.fspath(path) for path in paths] if len(paths) == len(samples) and _are_paths(paths) else None
+        return [os.fspath(path) for path in paths] if len(paths) == len(samples) and _are_images(paths) else None
+
+    def label_of_file(self, index: int) -> Any:  # noqa: ANN401 - whatever the data set makes of it
+        """Return the label that the data set gives to one of its files."""
+        label, change = self.rows.samples[index][1], getattr(self.rows, "target_transform", None)
+        return label if change is None else change(label)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -90,7 +95,7 @@ class DatasetSource:
         digests = np.zeros((len(self._places), 32), np.uint8)
         for row, (part, index) in enumerate(self._places.values()):
             if self.folder is not None:
-                labels.append(part.rows.samples[index][1])
+                labels.append(part.label_of_file(index))
                 continue
             image, label = self._item(part, index)
             labels.append(label)
@@ -215,8 +220,8 @@ def dataset_source(opened: Any, name: str | None, reading: Reading) -> Source:  
     return DatasetSource(name, tuple(sorted(split, key=lambda part: part.split)), reading)
 
 
-def _are_paths(paths: Sequence[object]) -> bool:
-    return all(isinstance(path, str | os.PathLike) for path in paths)
+def _are_images(paths: Sequence[object]) -> bool:
+    return all(isinstance(path, str | os.PathLike) and str(path).lower().endswith(EXTENSIONS) for path in paths)
 
 
 def _payload(image: Any, where: str) -> Payload:  # noqa: ANN401 - whatever a data set has

@@ -21,6 +21,8 @@ QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
 """Usage reports of the libraries, switched off before they are imported."""
 MARKS = ("dataset_dict.json", "state.json")
 """A folder made by `save_to_disk` has one of these."""
+TAKES = frozenset({"image_column", "label_column", "group_by", "unlabelled"})
+"""Fields of `Reading` that mean something here."""
 BATCH = 256
 
 
@@ -186,6 +188,7 @@ def hugging_source(text: str, reading: Reading) -> HuggingSource:
 
 def hugging_objects(name: str, opened: Any, reading: Reading) -> HuggingSource:  # noqa: ANN401 - datasets' classes
     """Take a datasets.Dataset or a dict of them; `name` goes into the manifest."""
+    reading.check(TAKES, "a Hugging Face data set")
     return _source("python", name, opened, reading, None)
 
 

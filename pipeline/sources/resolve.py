@@ -10,6 +10,7 @@ from pipeline.sources.arrays import digits_source
 from pipeline.sources.braces import expand
 from pipeline.sources.columns import TABLES
 from pipeline.sources.folder import FolderSource
+from pipeline.sources.hugging import TAKES as HUGGING
 from pipeline.sources.hugging import hugging_source, saved_by_datasets
 from pipeline.sources.reading import Reading
 from pipeline.sources.shards import ShardsSource
@@ -27,7 +28,7 @@ TAKES: dict[str, tuple[str, frozenset[str]]] = {
         frozenset({"path_column", "label_column", "split_column", "group_by", "unlabelled"}),
     ),
     "tar": ("tar shards", frozenset({"label_column", "group_by", "unlabelled"})),
-    "hf": ("a Hugging Face data set", frozenset({"image_column", "label_column", "group_by", "unlabelled"})),
+    "hf": ("a Hugging Face data set", HUGGING),
     "torchvision": ("a torchvision data set", frozenset()),
     "digits": ("the bundled digits", frozenset()),
 }
