@@ -205,7 +205,12 @@ def _load(text: str, folder: str | None) -> Any:  # noqa: ANN401 - datasets' cla
         return library.load_from_disk(folder) if folder is not None else library.load_dataset(name, config or None)
     except Exception as error:
         said = str(error).strip() or type(error).__name__
-        raise DataError(f"the Hugging Face data set {text} cannot be opened: {said.splitlines()[0]}") from error
+        hint = (
+            "Is it whole? Save it again."
+            if folder is not None
+            else "Check the name, the configuration and the network."
+        )
+        raise DataError(f"the Hugging Face data set {text} cannot be opened: {said.splitlines()[0]}", hint) from error
 
 
 def _source(kind: str, location: str, opened: Any, reading: Reading, files_under: str | None) -> HuggingSource:  # noqa: ANN401
