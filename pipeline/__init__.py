@@ -16,28 +16,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pipeline.artifacts.export import ExportResult, export
+    from pipeline.artifacts.tensors import load_model
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
     from pipeline.features import Features, open_cache
+    from pipeline.fusion import fuse
     from pipeline.heads.linear import LinearHead
     from pipeline.heads.minibatch import HeadSettings
     from pipeline.launch.extract import ExtractResult, extract
+    from pipeline.prediction.predict import Prediction, predict
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
     "CacheError": "errors",
     "DataError": "errors",
     "EvaluateResult": "evaluation",
+    "ExportResult": "artifacts.export",
     "ExtractResult": "launch.extract",
     "Features": "features",
     "HeadSettings": "heads.minibatch",
     "LinearHead": "heads.linear",
     "PipelineError": "errors",
+    "Prediction": "prediction.predict",
     "TrainResult": "training",
     "UsageError": "errors",
     "evaluate": "evaluation",
+    "export": "artifacts.export",
     "extract": "launch.extract",
+    "fuse": "fusion",
+    "load_model": "artifacts.tensors",
     "open_cache": "features",
+    "predict": "prediction.predict",
     "train_head": "training",
 }
 
@@ -45,17 +55,23 @@ __all__ = [
     "CacheError",
     "DataError",
     "EvaluateResult",
+    "ExportResult",
     "ExtractResult",
     "Features",
     "HeadSettings",
     "LinearHead",
     "PipelineError",
+    "Prediction",
     "TrainResult",
     "UsageError",
     "__version__",
     "evaluate",
+    "export",
     "extract",
+    "fuse",
+    "load_model",
     "open_cache",
+    "predict",
     "train_head",
 ]
 

@@ -149,7 +149,7 @@ class _LeftColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate, left = task.fields.get("rate", 0.0), (task.total or 0) - task.completed
-        return Text(f"{duration(left / rate)} left" if rate and left else "", style="cyan")
+        return Text(f"{duration(left / rate)} left" if rate and left > 0 else "", style="cyan")
 
 
 class _RateColumn(ProgressColumn):
@@ -187,7 +187,7 @@ class _Bar:
             rate=self.rate.of(progress),
             bottleneck=progress.bottleneck,
         )
-        if progress.done >= progress.total:
+        if progress.total is not None and progress.done >= progress.total:
             self.stop()
 
     def stop(self) -> None:
@@ -230,9 +230,11 @@ def _plain_lines(console: Console, what: str) -> OnProgress:
         if now - last < wait or (wait < PLAIN_SECONDS and not speed):
             return
         last, wait = now, PLAIN_SECONDS
-        left = (progress.total - progress.done) / speed if speed else 0.0
-        ahead = f", {duration(left)} left" if speed else ""
-        console.print(f"{what} {progress.done:,}/{progress.total:,}, {speed:,.0f} img/s{ahead}", soft_wrap=True)
+        of_all = ahead = ""
+        if progress.total is not None:
+            of_all = f"/{progress.total:,}"
+            ahead = f", {duration((progress.total - progress.done) / speed)} left" if speed else ""
+        console.print(f"{what} {progress.done:,}{of_all}, {speed:,.0f} img/s{ahead}", soft_wrap=True)
 
     return update
 

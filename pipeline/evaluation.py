@@ -9,25 +9,22 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones.engines import cpu_threads, default_threads
+from pipeline.binding import check_space, entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.reread import reread
 from pipeline.features import Features, read_features
 from pipeline.heads.linear import LinearHead, read_head
 from pipeline.metrics import classification_metrics
-from pipeline.model import Model
+from pipeline.model import Model, same_model
 from pipeline.origin import open_images, rebuild_backbone
 from pipeline.progress import OnProgress, ignore
-from pipeline.runs import Run, check_run, find_run, record_evaluation
+from pipeline.runs import check_run, find_run, record_evaluation
 from pipeline.sources.source import Source
-from pipeline.store.catalog import find_entry
-from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SPLITS
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-SAME_LOGITS = 1e-4
-"""How far float32 engines may be from the plain module; see docs/PARITY.md."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class EndToEnd:
 
     @property
     def holds(self) -> bool:
-        """Whether this is the same model: equal predictions, logits within SAME_LOGITS."""
-        return self.prediction_agreement == 1.0 and self.max_abs_logit_difference <= SAME_LOGITS
+        """Whether this is the same model."""
+        return same_model(self.prediction_agreement, self.max_abs_logit_difference)
 
 
 @dataclass(frozen=True)
@@ -115,9 +112,9 @@ def evaluate(
     found = find_run(Path(runs_dir), str(run))
     check_run(found)
     head = read_head(found.path)
-    entry = _entry_of(found, cache, Path(cache_dir))
+    entry = entry_of(found, cache, Path(cache_dir))
     features = read_features(entry)
-    _check_space(head, features, entry)
+    check_space(head, features, entry)
     rows = _rows_of(features, split)
     y = labels_by_name(features, head, rows)
     logits = head.logits(features.x[rows]).numpy()
@@ -127,7 +124,7 @@ def evaluate(
         opened = open_images(
             entry,
             source,
-            data_root=None if data_root is None else Path(data_root),
+            data_root=data_root,
             follow_symlinks=follow_symlinks,
         )
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
@@ -159,46 +156,6 @@ def labels_by_name(features: Features, head: LinearHead, rows: np.ndarray) -> np
         )
     mapping = np.array([position.get(name, -1) for name in features.classes], np.int64)
     return np.asarray(mapping[y])
-
-
-def _entry_of(run: Run, cache: str | Path | None, cache_dir: Path) -> Entry:
-    """Return the entry to measure on; the run's own must still be the bytes it was trained on."""
-    if cache is not None:
-        return find_entry(cache_dir, str(cache))
-    trained = run.body["cache"]
-    path = Path(trained["path"])
-    try:
-        entry = open_entry(path) if _exists(path) else find_entry(cache_dir, trained["id"])
-    except CacheError as error:
-        raise CacheError(
-            f"run {run.id} was trained on cache entry {trained['id']}, which is gone: {error.message}",
-            f"Extract it again (pipeline extract {run.body['source']['spec']} "
-            f"--backbone {run.body['backbone']['name'].rpartition('/')[2]} …), or name another with --cache.",
-        ) from error
-    if entry.manifest["id"][: len(trained["id"])] != trained["id"]:
-        raise CacheError(f"{path} is entry {entry.id}, run {run.id} was trained on {trained['id']}", "Use --cache.")
-    return entry
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long for a path, or with a NUL
-        return False
-
-
-def _check_space(head: LinearHead, features: Features, entry: Entry) -> None:
-    if head.space_sha256 == features.space_sha256:
-        return
-    differing = [
-        f"{name} {head.space.get(name)!r} against {features.space.get(name)!r}"
-        for name in features.space
-        if head.space.get(name) != features.space[name]
-    ]
-    raise DataError(
-        f"the head was trained on another feature space than cache entry {entry.id}: {'; '.join(differing)}",
-        "Extract with the same backbone, weights and preprocess as the head was trained with.",
-    )
 
 
 def _rows_of(features: Features, split: str) -> np.ndarray:

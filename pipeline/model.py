@@ -7,6 +7,14 @@ from pipeline.backbones.engines import ReferenceEngine
 from pipeline.device import resolve_device
 from pipeline.heads.linear import LinearHead
 
+SAME_LOGITS = 1e-4
+"""How far float32 engines may be from the plain module; see docs/PARITY.md."""
+
+
+def same_model(prediction_agreement: float, max_abs_logit_difference: float) -> bool:
+    """Tell whether two ways to logits are the same model: equal predictions, logits within SAME_LOGITS."""
+    return prediction_agreement == 1.0 and max_abs_logit_difference <= SAME_LOGITS
+
 
 class Model:
     """The fused model in the plain float32 module; never the engine that made a cache."""

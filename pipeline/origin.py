@@ -18,7 +18,7 @@ def open_images(
     entry: Entry,
     source: Any = None,  # noqa: ANN401 - a path or name, or any data set
     *,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     follow_symlinks: bool = False,
 ) -> Source:
     """Open the source of an entry as it was read, at `source` if its images have moved.
@@ -33,11 +33,11 @@ def open_images(
     reading = Reading.from_json(made.get("reading", {}))
     if source is not None and not isinstance(source, str | PathLike):
         return dataset_source(source, None, reading)
-    root = made.get("data_root") if source is None and data_root is None else None
+    root = made.get("data_root") if source is None and data_root is None else data_root
     try:
         return open_source(
             str(source or made["spec"]),
-            data_root=Path(root) if isinstance(root, str) else data_root,
+            data_root=Path(root) if isinstance(root, str | Path) else None,
             follow_symlinks=follow_symlinks,
             reading=reading,
             lenient=source is not None,

@@ -9,8 +9,8 @@ class Progress:
     """Where an extraction stands."""
 
     done: int
-    total: int
-    """Rows."""
+    total: int | None
+    """Rows; None where nobody knows yet."""
     computed: int = 0
     reused: int = 0
     skipped: int = 0

@@ -1,5 +1,6 @@
 """Stage 1 as a user has it: what is computed, what is reused, what is refused, what is left behind."""
 
+import errno
 import json
 import os
 import shutil
@@ -78,6 +79,20 @@ def test_an_entry_that_another_process_takes_away_when_it_was_found_is_looked_fo
     again = extract(photos, tmp_path / "cache")
     assert taken
     assert (again.cache, again.computed) == (first.cache, 0 if comes_back else 36)
+
+
+def test_a_disk_that_fails_to_make_the_name_of_a_found_entry_durable_is_said(photos, tmp_path, remembered, monkeypatch):
+    extract(photos, tmp_path / "cache")
+    real = os.fsync
+
+    def fail(descriptor):
+        if os.fstat(descriptor).st_ino == (tmp_path / "cache").stat().st_ino:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(CacheError, match="Input/output error"):
+        extract(photos, tmp_path / "cache")
 
 
 def test_files_too_young_to_be_remembered_are_read_again_but_not_computed(photos, tmp_path):

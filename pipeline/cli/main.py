@@ -24,6 +24,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "extract": ("extract", "Stage 1: images through a frozen backbone, features into the cache."),
         "train-head": ("train_head", "Stage 2: train a head on cached features."),
         "evaluate": ("evaluate", "Metrics of a run; --end-to-end proves it is the same model."),
+        "predict": ("predict", "Classify new images with a run."),
+        "export": ("export", "Backbone and head as one file: ONNX, torch.export, safetensors."),
         "run": ("run", "Extract, train-head and evaluate from one TOML file."),
     },
     "Look": {

@@ -1,6 +1,5 @@
 """From committed shards to a finished entry, which appears whole or not at all."""
 
-import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from pipeline.errors import CacheError, DataError
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Rounding
 from pipeline.extraction.sides import warn_empty_classes, warn_groups
-from pipeline.store.commit import sync_folder
+from pipeline.store.commit import sync_given_names
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT
 from pipeline.store.publish import publish_entry
@@ -76,8 +75,7 @@ def whole_entry(root: Path, path: Path) -> Entry | None:
     except CacheError:
         return _reopened(root, path)
     damage = find_changed(entry)
-    with contextlib.suppress(OSError):  # of a cache that cannot be written
-        sync_folder(root)  # another process may have given the name just now
+    sync_given_names(root)
     # Another process may have put a whole entry there since: what is set aside is looked at once more.
     for item in still_damaged(entry, damage):
         set_aside(root, item.path)

@@ -1,6 +1,7 @@
 """A linear head: what is trained, saved, and bound to the feature space and class names it was trained with."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from pipeline.errors import CacheError, DataError
 from pipeline.store.verified import read_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
 FORMAT, FORMAT_VERSION = "pipeline-head", 1
@@ -40,6 +41,14 @@ class LinearHead:
         with torch.inference_mode():
             parts = [functional.linear(chunk.float(), self.weight, self.bias) for chunk in x.split(CHUNK_ROWS)]
             return torch.cat(parts)
+
+    def module(self) -> "nn.Linear":
+        """Return the head as a torch module in eval mode: float32 features (b, d) to logits (b, c)."""
+        from torch import nn
+
+        module: nn.Linear = nn.utils.skip_init(nn.Linear, self.weight.shape[1], self.weight.shape[0])
+        module.load_state_dict({"weight": self.weight, "bias": self.bias})
+        return module.eval()
 
     def to_files(self) -> dict[str, bytes]:
         """Return the head as files: tensors as safetensors, the rest as JSON."""
@@ -75,17 +84,27 @@ def read_head(folder: Path) -> LinearHead:
         tensors = load(data)
     except (OSError, ValueError, RecursionError, CacheError, SafetensorError) as error:
         raise DataError(f"the head in {folder} cannot be read: {error}") from error
-    if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{folder / DESCRIPTION} is damaged or of another version")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(body.get(name), kind)]
-    if wrong or body["format"] != FORMAT or not all(isinstance(name, str) for name in body["classes"]):
-        raise DataError(f"{folder / DESCRIPTION} is no description of a head: {', '.join(wrong) or 'its classes'}")
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if body.get("kind") != "linear":
-        raise DataError(f"{folder / DESCRIPTION} is of kind {body.get('kind')!r}, this package knows linear")
-    classes = len(body["classes"])
-    if shapes != {"weight": (classes, body["dim"]), "bias": (classes,)}:
-        raise DataError(f"{folder / WEIGHTS} holds {shapes}, expected {classes} classes x {body['dim']} features")
+    head = head_of(body, tensors, str(folder / DESCRIPTION))
     if sha256_bytes(data) != body["weights_sha256"]:
         raise DataError(f"{folder / WEIGHTS} is damaged: it does not have the SHA-256 in {DESCRIPTION}")
+    return head
+
+
+def head_of(body: Any, tensors: Mapping[str, "Tensor"], where: str) -> LinearHead:  # noqa: ANN401 - any JSON value
+    """Return the head that a description and its tensors make; `where` they come from is for errors.
+
+    Raises:
+        DataError: if the description is not sealed, of another version or kind, or does not fit the tensors.
+    """
+    if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{where} is damaged or of another version")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(body.get(name), kind)]
+    if wrong or body["format"] != FORMAT or not all(isinstance(name, str) for name in body["classes"]):
+        raise DataError(f"{where} is no description of a head: {', '.join(wrong) or 'its classes'}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if body.get("kind") != "linear":
+        raise DataError(f"{where} is of kind {body.get('kind')!r}, this package knows linear")
+    classes = len(body["classes"])
+    if shapes != {"weight": (classes, body["dim"]), "bias": (classes,)}:
+        raise DataError(f"{where}: its tensors are {shapes}, expected {classes} classes x {body['dim']} features")
     return LinearHead(tensors["weight"], tensors["bias"], tuple(body["classes"]), body["space"], body["space_sha256"])

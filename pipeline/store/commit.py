@@ -24,6 +24,9 @@ from pipeline.store.verified import read_whole
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
 """What `link` answers where hard links are not to be had."""
 
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+"""What writing answers where this process may not."""
+
 MAX_JSON_BYTES, MAX_JSON_VALUES = 256 << 20, 1_000_000
 """An empty list takes three bytes of text and twenty times as much memory, so values are counted before parsing."""
 TEMPORARY = ".tmp-"
@@ -51,8 +54,7 @@ def make_folder(path: Path, top: Path | None = None) -> None:
             _make_one(folder)
             sync_folder(folder.parent)
         while top is not None and path.is_relative_to(top):
-            with contextlib.suppress(PermissionError):  # of the folder that the cache lies in
-                sync_folder(path.parent)
+            sync_given_names(path.parent)  # the folder that the cache lies in may not be this user's
             path = path.parent
 
 
@@ -77,6 +79,20 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_given_names(path: Path) -> None:
+    """Make names durable that other processes gave just now; in a folder that cannot be written nobody did.
+
+    Raises:
+        CacheError: if the disk fails.
+    """
+    with disk_errors(path, 0):
+        try:
+            sync_folder(path)
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
 
 
 def write_new(path: Path, data: bytes | memoryview) -> None:
@@ -117,10 +133,11 @@ def temporary_folder(root: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary name to write to; what lies there is made durable and named `path` on leaving.
 
-    For files too large to be built in memory. Nothing stays behind if the body raises.
+    For files too large to be built in memory. Nothing stays behind if the body raises; with `replace` a file of that
+    name gives way to a whole one.
 
     Raises:
         UsageError: if `path` exists.
@@ -130,7 +147,7 @@ def new_file(path: Path) -> Iterator[Path]:
         raise UsageError("an empty string names no file")
     temporary = temporary_name(path)
     with disk_errors(path, 0):
-        if path.exists() or path.is_symlink():
+        if not replace and (path.exists() or path.is_symlink()):
             raise UsageError(f"{path} exists", "Name another file, or remove it first.")
         make_folder(path.parent)
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
@@ -142,7 +159,10 @@ def new_file(path: Path) -> Iterator[Path]:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            _take_name(temporary, path)
+            if replace:
+                os.replace(temporary, path)
+            else:
+                _take_name(temporary, path)
             sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
@@ -315,7 +335,7 @@ class disk_errors:
                 f"the disk is full: {self.size:,} bytes more were needed for {self.path}",
                 "Everything committed so far is kept: free some space and run the same command again.",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in READ_ONLY:
             raise CacheError(
                 f"cannot write {self.path}: {error.strerror}", "Choose a folder you may write with --cache-dir."
             ) from error

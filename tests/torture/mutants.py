@@ -50,8 +50,8 @@ UNSYNCED = [
     ),
     Mutant(
         COMMIT,
-        "                sync_folder(path.parent)\n            path = path.parent",
-        "                pass\n            path = path.parent",
+        "            sync_given_names(path.parent)  # the folder that the cache lies in may not be this user's\n",
+        "",
         "folders that another process has made",
         f"{BASE}, killed",
     ),
@@ -143,8 +143,8 @@ SWAPPED = [
     ),
     Mutant(
         COMMIT,
-        "            os.replace(temporary, path)\n",
-        "            path.unlink(missing_ok=True)\n            os.replace(temporary, path)\n",
+        "        try:\n            os.replace(temporary, path)\n",
+        "        try:\n            path.unlink(missing_ok=True)\n            os.replace(temporary, path)\n",
         "the old file goes before the new one has its name",
         "file replaced",
     ),
@@ -422,8 +422,8 @@ UNGUARDED = [
     ),
     Mutant(
         COMMIT,
-        "            os.replace(temporary, path)\n",
-        "            path.write_bytes(data)\n            temporary.unlink()\n",
+        "        try:\n            os.replace(temporary, path)\n",
+        "        try:\n            path.write_bytes(data)\n            temporary.unlink()\n",
         "a file changed in place",
         "taken_names",
     ),

@@ -88,23 +88,28 @@ def spared(recording: Recording, number: int, where: Path) -> str:
     names = {name for _, name, _ in op.calls}
     later = {at for at, other in syncs(recording).items() if at >= number and other.node == op.node}
     if idle(recording, number):
-        return "of what was synced already, for names that other processes give"
+        return "of nothing but temporary names that have gone, for names that other processes give"
     if "save" in names:
         return "for the stat index, which may be lost"
     if not kept_names(recording, op.node):
         return "of temporary files that came to nothing"
     if names & {"discard", "remove_folder"}:
         return "for what is removed"
+    if names >= {"put_back", "set_aside"}:
+        return "for a damaged file of which a whole one is there"
     return "repeated later" if len(later) > 1 and not missed(recording, later, where) else ""
 
 
 def idle(recording: Recording, number: int) -> bool:
-    """Tell whether an fsync finds nothing to do."""
+    """Tell whether an fsync finds nothing to do, or only that temporary names have gone."""
     disk = recording.start.copy()
     for op in recording.ops[:number]:
         disk.apply(op)
     node = recording.ops[number].node
-    return node not in disk.late_contents and not disk.late_names.get(node)
+    late = disk.late_names.get(node, {})
+    return node not in disk.late_contents and all(
+        name.startswith(".tmp-") and values[-1] is None for name, values in late.items()
+    )
 
 
 def kept_names(recording: Recording, node: int) -> bool:

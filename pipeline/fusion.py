@@ -1,0 +1,100 @@
+"""Backbone and head as one ordinary torch module."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.preprocess import Preprocess
+from pipeline.heads.linear import LinearHead, read_head
+from pipeline.origin import rebuild_backbone
+from pipeline.runs import Run, check_run, find_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CONVOLUTIONAL_CLASSIFIER = "torchvision/squeezenet"
+"""Networks whose last layer is a convolution over the map that the cut pools."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run, its head, and the backbone its features came from."""
+
+    run: Run
+    head: LinearHead
+    backbone: Backbone
+
+
+def open_trained(run: str | Path, runs_dir: Path) -> Trained:
+    """Open a run by a unique prefix of its id, its path, or `latest`, and build its backbone again.
+
+    Raises:
+        DataError: if there is no such run, or the weights of its backbone are gone or have changed.
+    """
+    found = find_run(runs_dir, str(run))
+    check_run(found)
+    head = read_head(found.path)
+    return Trained(found, head, rebuild_backbone(head.space, found.body["backbone"]["weights"]))
+
+
+def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Module":
+    """Return the original network with its classifier replaced by the head of a run.
+
+    An ordinary `nn.Module` in eval mode on the CPU, with the head where the original classifier was (`.fc`,
+    `.classifier[-1]`, …): its state dict loads into the library's own model of so many classes. Where the backbone
+    was cut elsewhere (`--layer`), an `nn.Sequential` of `backbone` and `head`. It takes what the original takes:
+    float32 images (b, 3, h, w), resized and normalised as `Preprocess` says, and gives logits (b, c). All
+    parameters can be trained further.
+
+    Args:
+        run: a unique prefix of its id, its path, or `latest`.
+        runs_dir: where runs are kept.
+
+    Raises:
+        UsageError: if the head is of a kind that has no module.
+        DataError: if there is no such run, or the weights of its backbone are gone or have changed.
+    """
+    trained = open_trained(run, Path(runs_dir))
+    return fused_network(trained.backbone, trained.head).requires_grad_(True)
+
+
+def fused_network(backbone: Backbone, head: LinearHead) -> "nn.Module":
+    """Return the backbone's network, changed in place, with the head where its classifier was cut off."""
+    from torch import nn
+
+    network, module = backbone.network, head.module()
+    where, _, name = backbone.layer.partition(":")
+    if where != "input":
+        network = nn.Sequential(OrderedDict(backbone=network, head=module))
+    elif backbone.name.startswith(CONVOLUTIONAL_CLASSIFIER):
+        # Its own classifier pools behind a convolution and a ReLU, which would clip logits: pool first.
+        network.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), module)
+    else:
+        network.set_submodule(name, module)
+    return network.eval()
+
+
+def image_model(network: "nn.Module", preprocess: Preprocess, description: dict[str, Any] | None = None) -> "nn.Module":
+    """Return what is exported: normalisation, a fused network and softmax in one module in eval mode.
+
+    It maps `images`, float32 (b, 3, h, w) RGB in [0, 1], resized and cropped to `preprocess.crop` pixels, to
+    `logits` (b, c) and `probabilities` (b, c).
+    """
+    import torch
+    from torch import Tensor, nn
+
+    class ImageModel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.description = description
+            self.mean = nn.Buffer(torch.tensor(preprocess.mean).view(1, 3, 1, 1))
+            self.std = nn.Buffer(torch.tensor(preprocess.std).view(1, 3, 1, 1))
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            logits: Tensor = self.network((images - self.mean) / self.std)
+            return logits, logits.softmax(dim=1)
+
+    return ImageModel().eval().requires_grad_(False)
