@@ -39,6 +39,12 @@ class ExtractConfig(_Section):
     limit: int | None = None
     on_bad_image: Literal["fail", "skip"] = "fail"
     follow_symlinks: bool = False
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    image_column: str | None = None
+    group_by: str | None = None
+    unlabelled: bool = False
 
 
 class HeadConfig(_Section):
@@ -72,7 +78,7 @@ class Config(_Section):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     cache_dir: Path = Path("cache")
     runs_dir: Path = Path("runs")
-    data_root: Path = Path("data")
+    data_root: Path | None = None
     device: str = "auto"
 
 

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 CHUNK_BYTES = 1 << 20
 
 
@@ -53,6 +55,12 @@ def sha256_file(path: Path) -> str:
         while piece := file.read(CHUNK_BYTES):
             state.update(piece)
     return state.hexdigest()
+
+
+def array_digest(array: np.ndarray) -> bytes:
+    """Return the digest of a decoded image: SHA-256 of its shape, dtype and bytes."""
+    head = f"{array.shape} {array.dtype.str}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()
 
 
 def seal(body: dict[str, Any]) -> dict[str, Any]:

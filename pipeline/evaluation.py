@@ -77,13 +77,13 @@ def evaluate(
     *,
     split: str = "test",
     cache: str | Path | None = None,
-    source: str | None = None,
+    source: Any = None,  # noqa: ANN401 - a path or name, or any data set
     end_to_end: bool = False,
     device: str = "auto",
     workers: int | None = None,
     runs_dir: str | Path = "runs",
     cache_dir: str | Path = "cache",
-    data_root: str | Path = "data",
+    data_root: str | Path | None = None,
     follow_symlinks: bool = False,
     on_progress: OnProgress = ignore,
 ) -> EvaluateResult:
@@ -93,13 +93,13 @@ def evaluate(
         run: a unique prefix of the run's id, its path, or `latest`.
         split: `train`, `val` or `test`.
         cache: another entry of the same feature space to measure on; default the one it was trained on.
-        source: where the images are now, for `end_to_end`; default where they were.
+        source: where the images are now, for `end_to_end`, or a data set as for `extract`; default where they were.
         end_to_end: decode the split's images again and compare the plain float32 model with the cache.
         device: where the end-to-end model runs.
         workers: loading processes of the end-to-end pass.
         runs_dir: where runs are kept.
         cache_dir: the cache root.
-        data_root: where torchvision's data sets are.
+        data_root: as for `extract`.
         follow_symlinks: as for `extract`.
         on_progress: called after every batch of the end-to-end pass.
 
@@ -121,7 +121,12 @@ def evaluate(
     metrics = classification_metrics(logits, y, head.classes)
     proof = None
     if end_to_end:
-        opened = open_images(entry, source, data_root=Path(data_root), follow_symlinks=follow_symlinks)
+        opened = open_images(
+            entry,
+            source,
+            data_root=data_root,
+            follow_symlinks=follow_symlinks,
+        )
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
         proof = _end_to_end(model, opened, features, rows, logits, y, workers, on_progress)
     result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started)
@@ -137,8 +142,10 @@ def labels_by_name(features: Features, head: LinearHead, rows: np.ndarray) -> np
     """Return labels (n,) of rows as positions in the head's classes, matched by name.
 
     Raises:
-        DataError: if rows have classes that the head does not know.
+        DataError: if there are no labels, or rows have classes that the head does not know.
     """
+    if not features.classes:
+        raise DataError(f"cache entry {features.cache} has no labels to measure against", "Use `pipeline predict`.")
     y = features.y.numpy()[rows]
     position = {name: number for number, name in enumerate(head.classes)}
     unknown = sorted({features.classes[label] for label in np.unique(y)} - set(position))

@@ -26,7 +26,7 @@ class Features:
     x: "Tensor"
     """(n, d) float32 or float16, or (n, *row_shape) for cut-points."""
     y: "Tensor"
-    """(n,) int64, positions in `classes`."""
+    """(n,) int64, positions in `classes`; -1 where the source has no labels."""
     classes: tuple[str, ...]
     ids: list[str] = field(default_factory=list)
     split: np.ndarray = field(default_factory=lambda: np.empty(0, "<U5"))
@@ -38,6 +38,8 @@ class Features:
     cache_digest: str = ""
     space: dict[str, Any] = field(default_factory=dict)
     space_sha256: str = ""
+    groups: list[str] = field(default_factory=list)
+    """What must stay on one side of a split, one a sample; empty where the source names none."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -102,11 +104,16 @@ def read_features(entry: Entry) -> Features:
         torch.from_numpy(x),
         torch.from_numpy(table.labels[kept]),
         entry.classes,
-        [sample_id for sample_id, keep in zip(table.ids, kept.tolist(), strict=True) if keep],
+        _kept(table.ids, kept),
         names[table.splits[kept]],
         table.digests[kept],
         entry.id,
         entry.digest,
         dict(entry.manifest["space"]),
         entry.space.sha256,
+        _kept(table.groups or [], kept if table.groups else kept[:0]),
     )
+
+
+def _kept(texts: list[str], kept: np.ndarray) -> list[str]:
+    return [text for text, keep in zip(texts, kept.tolist(), strict=True) if keep]

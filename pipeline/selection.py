@@ -1,5 +1,6 @@
 """Which rows train, which choose. Test rows do neither."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features
 from pipeline.sources.split import drawn
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,17 @@ class Rows:
 
 
 def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: int = 0) -> Rows:
-    """Take the source's validation rows, or draw them from train by hash of seed and image digest.
+    """Take the source's validation rows, or draw them from train by hash of seed and image digest, or group.
 
     Raises:
         UsageError: if the fraction is out of range.
-        DataError: if there are no train rows, or not of two classes.
+        DataError: if there are no labels, no train rows, or these are not of two classes.
     """
+    if not features.classes:
+        raise DataError(
+            f"cache entry {features.cache} has no labels: there is nothing to learn from it",
+            "Extract a labelled source to train on; this one is for `pipeline predict`.",
+        )
     if not 0 <= val_fraction < 1:
         raise UsageError(f"val-fraction must be at least 0 and below 1, not {val_fraction}")
     train, val, rule = features.rows("train"), features.rows("val"), None
@@ -40,7 +48,10 @@ def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: in
         )
     if not len(val) and val_fraction:
         if len(features.digests):
-            mine = drawn("val", split_seed, val_fraction, features.digests[train])
+            groups = [features.groups[row] for row in train.tolist()] if features.groups else None
+            mine = drawn("val", split_seed, val_fraction, features.digests[train], groups=groups)
+            if groups is not None:
+                _warn_lone_group(groups, mine)
         else:
             mine = np.random.default_rng(split_seed).random(len(train)) < val_fraction
         train, val = train[~mine], train[mine]
@@ -50,3 +61,17 @@ def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: in
         names = ", ".join(features.classes[label] for label in labels)
         raise DataError(f"the {len(train)} train rows have only one class ({names}): nothing to learn")
     return Rows(train, val, rule)
+
+
+def _warn_lone_group(groups: list[str], mine: np.ndarray) -> None:
+    sides = (("train", ~mine), ("validation", mine))
+    for name, here in sides:
+        there = {groups[row] for row in np.flatnonzero(here).tolist()}
+        if len(there) < 2:
+            logger.warning(
+                "of %d groups %s on the validation side: %s rows are %s; another --split-seed draws others",
+                len(set(groups)),
+                f"{len({groups[row] for row in np.flatnonzero(mine).tolist()})} came",
+                name,
+                f"one group ({there.pop()})" if there else "none",
+            )

@@ -22,7 +22,7 @@ class Images:
     """Where an entry's images are now, as for `extract`."""
 
     source: str | None = None
-    data_root: Path = Path("data")
+    data_root: Path | None = None
     follow_symlinks: bool = False
     workers: int | None = None
 

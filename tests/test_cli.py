@@ -28,6 +28,13 @@ def test_help_names_every_command_and_needs_no_torch():
         assert f"  {name} " in done.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_stand_on_lines_of_their_own_in_the_help(cli, name):
+    text = cli(name, "--help").out
+    assert "\\b" not in text
+    assert name != "extract" or "\n    pipeline extract ./photos --backbone resnet18\n" in text
+
+
 @pytest.mark.parametrize("arguments", [["cache", "ls"], ["runs"]])
 def test_looking_needs_neither_torch_nor_scikit_learn(tmp_path, arguments):
     script = (

@@ -12,11 +12,11 @@ import pytest
 from conftest import make_image
 from PIL import Image, ImageFile
 
+from pipeline.digest import array_digest
 from pipeline.loading.decode import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
     BadImageError,
-    array_digest,
     decode,
     from_array,
     read_file,

@@ -17,7 +17,8 @@ from PIL import Image
 
 import pipeline
 from pipeline.backbones.preprocess import Preprocess
-from pipeline.loading.decode import array_digest, decode
+from pipeline.digest import array_digest
+from pipeline.loading.decode import decode
 from pipeline.loading.loader import CHUNK, Batch, Loader, auto_workers
 from pipeline.loading.memory import SharedMemory
 from pipeline.loading.worker import BAD, KNOWN, OK

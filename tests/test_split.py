@@ -75,3 +75,13 @@ def test_readable_files_do_not_depend_on_their_ids():
 def test_names_that_are_not_utf8_can_be_drawn():
     name = b"\xff\xfe.jpg".decode("utf-8", "surrogateescape")
     assert drawn("test", 0, 1.0, np.zeros((1, 32), np.uint8), [name]).tolist() == [True]
+
+
+def test_groups_are_drawn_whole_whatever_their_images_are():
+    groups = [f"p{row // 3}" for row in range(300)]
+    digests = np.random.default_rng(0).integers(0, 256, (300, 32), np.uint8)
+    mine = drawn("test", 0, 0.3, digests, groups=groups)
+    assert (mine.reshape(100, 3) == mine.reshape(100, 3)[:, :1]).all()
+    assert 15 < mine.sum() / 3 < 45
+    assert np.array_equal(mine, drawn("test", 0, 0.3, digests[::-1], groups=groups))
+    assert not np.array_equal(mine, drawn("val", 0, 0.3, digests, groups=groups))

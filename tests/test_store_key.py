@@ -111,11 +111,18 @@ def test_row_bytes(shape, dtype, size):
         {"labels": np.array([1, 1, 0])},
         {"splits": np.array([0, 0, 1], np.int8)},
         {"splits": np.array([0, 2, 0], np.int8)},
+        {"groups": ["a", "a", "b"]},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_part_of_the_content_changes_the_entry_id(change):
     assert entry_id(**{**content(), **change}) != entry_id(**content())
+
+
+def test_groups_are_told_apart_and_an_entry_without_them_keeps_its_name():
+    assert entry_id(**content(), groups=None) == entry_id(**content())
+    several = (["a", "a", "b"], ["a", "b", "b"], ["ab", "", "b"], ["", "", ""])
+    assert len({entry_id(**content(), groups=groups) for groups in several}) == len(several)
 
 
 def test_how_the_content_is_held_does_not_change_the_entry_id():

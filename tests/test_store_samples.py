@@ -169,3 +169,26 @@ def test_the_ledger_is_in_the_order_of_the_source():
     ids = [f"{row}.jpg" for row in range(100)]
     reasons = {row: "bad" for row in np.random.default_rng(0).permutation(100).tolist()}
     assert [line["id"] for line in ledger(ids, reasons)] == ids
+
+
+def test_groups_are_a_column_of_their_own_and_leave_other_tables_as_they_were():
+    table = tiny_table()
+    grouped = replace(table, groups=["p1", "p1", "zürich"])
+    assert "group" not in table.to_columns()
+    back = SampleTable.from_bytes(grouped.to_bytes(), 2)
+    assert back.groups == ["p1", "p1", "zürich"]
+    assert SampleTable.from_bytes(table.to_bytes(), 2).groups is None
+    columns = grouped.to_columns()
+    for wrong in (columns["group"][:2], np.zeros(3), np.zeros((3, 1), "S2")):
+        with pytest.raises(CacheError, match="group is not a dataset"):
+            SampleTable.from_columns({**columns, "group": wrong}, 2, "here")
+
+
+def test_without_classes_every_label_is_minus_one_and_with_them_none_is():
+    table = tiny_table()
+    bare = replace(table, labels=np.full(3, -1))
+    assert SampleTable.from_bytes(bare.to_bytes(), 0).labels.tolist() == [-1] * 3
+    with pytest.raises(CacheError, match="label holds values that are not between 0 and 1"):
+        SampleTable.from_bytes(bare.to_bytes(), 2)
+    with pytest.raises(CacheError, match="label holds values that are not between -1 and -1"):
+        SampleTable.from_bytes(table.to_bytes(), 0)

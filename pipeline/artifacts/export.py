@@ -66,7 +66,7 @@ def export(
     workers: int | None = None,
     runs_dir: str | Path = "runs",
     cache_dir: str | Path = "cache",
-    data_root: str | Path = "data",
+    data_root: str | Path | None = None,
     follow_symlinks: bool = False,
     on_progress: OnProgress = ignore,
 ) -> ExportResult:
@@ -89,7 +89,7 @@ def export(
         workers: loading processes.
         runs_dir: where runs are kept.
         cache_dir: the cache root.
-        data_root: where torchvision's data sets are.
+        data_root: as for `extract`.
         follow_symlinks: as for `extract`.
         on_progress: called after every batch of the check.
 
@@ -111,7 +111,7 @@ def export(
     check_space(trained.head, features, entry)
     rows = np.linspace(0, len(features) - 1, min(check_images, len(features))).astype(int)
     images = _Images(
-        open_images(entry, source, data_root=Path(data_root), follow_symlinks=follow_symlinks),
+        open_images(entry, source, data_root=data_root, follow_symlinks=follow_symlinks),
         [features.ids[row] for row in rows.tolist()],
         features.digests[rows],
         trained.backbone.preprocess,

@@ -11,6 +11,7 @@ from pipeline.cli.options import (
     data_root_option,
     device_option,
     global_options,
+    reading_options,
     runs_dir_option,
 )
 from pipeline.console import Screen
@@ -46,6 +47,7 @@ from pipeline.console import Screen
     help="What an unusable image does; skip records it in skipped.csv.",
 )
 @data_root_option
+@reading_options
 @runs_dir_option
 @click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @click.option("--restart", is_flag=True, help="Compute anew, whatever is in the cache.")
@@ -64,14 +66,16 @@ def command(
 ) -> None:
     r"""Run a frozen backbone over SOURCE once and keep its features in the cache.
 
-    SOURCE is a folder (FOLDER/<class>/*.jpg or FOLDER/<train|val|test>/<class>/*.jpg), `digits`, or a
-    torchvision data set's name. The same command finds a finished entry, continues an interrupted one, and
-    computes only what is new.
+    SOURCE is a folder (FOLDER/<class>/*.jpg or FOLDER/<train|val|test>/<class>/*.jpg), a table of paths and labels
+    (.csv, .tsv, .parquet), tar shards, `digits`, a torchvision data set's name, or hf:NAME. The same command finds a
+    finished entry, continues an interrupted one, and computes only what is new.
 
     \b
       pipeline extract ./photos --backbone resnet18
       pipeline extract cifar10 --backbone resnet18 --image-size 224 --mean 0.5 --std 0.5
       pipeline extract ./photos --backbone mobilenet_v2 --weights my.safetensors --on-bad-image skip
+      pipeline extract scans.csv --backbone resnet18 --label-column finding --group-by patient
+      pipeline extract 'shards/{000..031}.tar' --backbone resnet18
     """
     from dataclasses import asdict
 

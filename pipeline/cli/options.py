@@ -26,6 +26,8 @@ def global_options(command: F) -> F:
         (("-v", "--verbose"), "verbose", "Print more."),
         (("--traceback",), "traceback", "Show Python's traceback of an error."),
     )
+    if command.__doc__:  # docstrings are raw; click wants the character before a paragraph that is not to be wrapped
+        command.__doc__ = command.__doc__.replace("\\b\n", "\b\n")
     for names, key, text in reversed(flags):
         command = click.option(*names, key, is_flag=True, is_eager=True, expose_value=False, callback=_set, help=text)(
             command
@@ -62,10 +64,24 @@ def data_root_option(command: F) -> F:
     return click.option(
         "--data-root",
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path("data"),
-        show_default=True,
-        help="Where torchvision's data sets are or are downloaded to.",
+        help="Of torchvision's data sets, where they are or go [default: data]; of a table, what its paths are "
+        "relative to [default: the table's folder].",
     )(command)
+
+
+def reading_options(command: F) -> F:
+    """Add the options that say how a source is read."""
+    columns = (
+        ("--path-column", "The table's column of paths.  [default: path]"),
+        ("--label-column", "The column (of shards: the field of .json) with the labels.  [default: label]"),
+        ("--split-column", "The table's column of train, val and test.  [default: split, if it is there]"),
+        ("--image-column", "The Hugging Face data set's column of images.  [default: the only one]"),
+        ("--group-by", "A column, or folder:N: a group stays on one side.  [default: column group of a table]"),
+    )
+    command = click.option("--unlabelled", is_flag=True, help="Take images without labels, to predict on.")(command)
+    for name, text in reversed(columns):
+        command = click.option(name, metavar="NAME", help=text)(command)
+    return command
 
 
 def device_option(command: F) -> F:

@@ -11,14 +11,14 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.engines import ENGINES, Engine, default_threads, make_engine
 from pipeline.device import resolve_device
+from pipeline.digest import array_digest
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.precision import Judge
-from pipeline.loading.decode import array_digest
 from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS, Loader, auto_workers
-from pipeline.sources.source import TEST, TRAIN, ArrayPayload, Listing, Payload, Source
+from pipeline.sources.source import TEST, TRAIN, UNLABELLED, ArrayPayload, Listing, Payload, Source
 from pipeline.sources.split import drawn
 from pipeline.store.commit import remove_leftovers
-from pipeline.store.key import SPLITS, STORE_DTYPES, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
+from pipeline.store.key import STORE_DTYPES, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
 from pipeline.store.prune import work_leftovers
 from pipeline.store.rows import RowIndex, index_rows
 from pipeline.store.shard import ShardRows
@@ -180,27 +180,26 @@ class Job:
             self.known[span] |= known
 
     def splits(self, digests: np.ndarray) -> tuple[np.ndarray, dict[str, Any] | None]:
-        """Return the splits (n,) int8 and how they were derived, None where the source names a test split."""
+        """Return the splits (n,) int8 and how they were derived, None where none were.
+
+        A source that names a test split keeps it; one without labels needs none.
+        """
         named = self.listing.splits
-        if (named == TEST).any() or not self.wishes.test_fraction:
+        if (named == TEST).any() or not self.wishes.test_fraction or not self.listing.classes:
             return named, None
-        rule = {"seed": SPLIT_SEED, "test_fraction": self.wishes.test_fraction}
-        test = drawn("test", SPLIT_SEED, self.wishes.test_fraction, digests, self.listing.ids)
+        rule: dict[str, Any] = {"seed": SPLIT_SEED, "test_fraction": self.wishes.test_fraction}
+        if self.listing.groups is not None:
+            rule["by"] = "group"
+        test = drawn(
+            "test", SPLIT_SEED, self.wishes.test_fraction, digests, self.listing.ids, groups=self.listing.groups
+        )
         return np.where(test & (named == TRAIN), TEST, named).astype(np.int8), rule
 
     def final_id(self, digests: np.ndarray) -> str:
         """Return the entry's id once all image digests are known."""
         splits, _ = self.splits(digests)
-        return entry_id(self.space, self.listing.classes, self.listing.ids, digests, self.listing.labels, splits)
-
-    def warn_empty_classes(self, splits: np.ndarray, usable: np.ndarray) -> None:
-        """Say which classes have no usable image in a split that others have images in."""
-        for split in np.unique(splits[usable]).tolist():
-            counts = np.bincount(self.listing.labels[usable & (splits == split)], minlength=len(self.listing.classes))
-            empty = [self.listing.classes[label] for label in np.flatnonzero(counts == 0)]
-            if empty:
-                some = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
-                logger.warning("the %s split has no images of %d classes: %s", SPLITS[split], len(empty), some)
+        listing = self.listing
+        return entry_id(self.space, listing.classes, listing.ids, digests, listing.labels, splits, listing.groups)
 
     def close(self) -> None:
         """Stop the loading processes, if they were started."""
@@ -265,6 +264,8 @@ def _limited(listing: Listing, limit: int | None) -> Listing:
 
 
 def _check_classes(listing: Listing) -> None:
+    if not listing.classes and (listing.labels == UNLABELLED).all():
+        return
     if len(listing.classes) < 2:
         raise DataError(
             f"the source has {len(listing.classes)} class ({', '.join(listing.classes)}); a classifier needs two",
@@ -314,6 +315,8 @@ def _known_digests(source: Source, listing: Listing, root: Path, *, rehash: bool
     if listing.stats is not None and source.folder is not None:
         index = StatIndex() if rehash else StatIndex.load(root, source.folder)
         return index.lookup(listing.stats)
+    if listing.digests is not None:
+        return listing.digests.copy(), np.asarray(listing.digests.any(axis=1))
     digests = np.empty((len(listing), 32), np.uint8)
     for row, sample_id in enumerate(listing.ids):
         payload = source.payload(sample_id)

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.errors import CacheError, DataError
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Rounding
+from pipeline.extraction.sides import warn_empty_classes, warn_groups
 from pipeline.store.commit import sync_given_names
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT
@@ -46,7 +47,8 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
         return None
     skipped = [(done.table.ids[row], reason) for row, reason in sorted(done.reasons.items())]
     check_images(skipped, len(done.table.ids), skip_bad=skip_bad)
-    job.warn_empty_classes(done.table.splits, done.table.usable)
+    warn_empty_classes(job.listing, done.table.splits, done.table.usable)
+    warn_groups(job.listing, done.table.splits)
     goal = job.root / done.id[:SHORT]
     entry = None if job.restart else whole_entry(job.root, goal)
     if entry is None:
@@ -129,8 +131,12 @@ def _gather(job: Job) -> _Done | None:
     digests = np.concatenate([part.digests for part in parts])
     splits, rule = job.splits(digests)
     status = np.concatenate([part.status for part in parts])
-    table = SampleTable(list(job.listing.ids), digests, job.listing.labels, splits, status)
+    table = SampleTable(list(job.listing.ids), digests, job.listing.labels, splits, status, _groups(job))
     return _Done(records, table, reasons, rule, job.final_id(digests))
+
+
+def _groups(job: Job) -> list[str] | None:
+    return None if job.listing.groups is None else list(job.listing.groups)
 
 
 def _manifest(job: Job, done: _Done, command: str) -> dict[str, Any]:

@@ -213,6 +213,14 @@ def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int]
 def _remember(job: Job, shard: _Shard, batch: Batch, rows: np.ndarray, digests: np.ndarray) -> None:
     """Note stat fields of files as they were when read, and their digests."""
     read = [place for place, item in enumerate(batch.loaded) if item.digest]
+    if job.listing.stats is None:
+        at = rows[read]
+        moved = at[job.known[at] & (job.digests[at] != digests[read]).any(axis=1)]
+        if len(moved):
+            raise DataError(
+                f"sample {job.listing.ids[int(moved[0])]} gives another image each time it is asked for",
+                "Drop the random transform of the data set: each image has one row of features.",
+            )
     job.digests[rows[read]], job.known[rows[read]] = digests[read], True
     kept = [place for place in read if batch.loaded[place].facts is not None]
     if kept:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pipeline.extraction.publish import check_images, publish, save_stat_index, 
 from pipeline.extraction.shard import extract_shard, request_shard
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.progress import OnProgress, Progress, ignore
+from pipeline.sources.dataset import dataset_source
+from pipeline.sources.reading import Reading
 from pipeline.sources.resolve import open_source
 from pipeline.store.entry import Entry
 from pipeline.store.key import SHORT, FeatureSpace
@@ -57,8 +60,9 @@ class ExtractResult:
 
 
 def extract(
-    source: str,
+    source: Any,  # noqa: ANN401 - a path or name, or any data set
     *,
+    name: str | None = None,
     backbone: str,
     weights: str = "DEFAULT",
     image_size: int | None = None,
@@ -74,8 +78,14 @@ def extract(
     test_fraction: float = 0.1,
     limit: int | None = None,
     on_bad_image: str = "fail",
-    data_root: str | Path = "data",
+    data_root: str | Path | None = None,
     follow_symlinks: bool = False,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    image_column: str | None = None,
+    group_by: str | None = None,
+    unlabelled: bool = False,
     restart: bool = False,
     rehash: bool = False,
     image_timeout: float = 60.0,
@@ -89,7 +99,9 @@ def extract(
     The same call finds a finished entry, continues an interrupted one, or computes only what is new.
 
     Args:
-        source: a folder, `digits`, or a torchvision data set's name.
+        source: a folder, a table, tar shards, `digits`, a torchvision data set's name, `hf:NAME`; or a data set
+            with `__len__` and `__getitem__` -> (image, label), or a dict of them: `{"train": …, "test": …}`.
+        name: what a data set is called in the cache; default its class's name.
         backbone: a torchvision classification model.
         weights: `DEFAULT`, one of torchvision's names, `none` (random, seed 0) or a .safetensors/.pth file.
         image_size: pixels of a side of what the network sees; default as the weights'.
@@ -105,8 +117,15 @@ def extract(
         test_fraction: share of images that become test rows where the source names none; 0 for none.
         limit: use only so many images, spread evenly over the source.
         on_bad_image: `fail`, or `skip` to record unusable images and go on.
-        data_root: where torchvision's data sets are or go.
+        data_root: where torchvision's data sets are or go, by default `data`; what a table's paths are relative to,
+            by default its own folder.
         follow_symlinks: accept links that lead out of the source folder.
+        path_column: the table's column of paths, by default `path`.
+        label_column: the column of labels, by default `label`.
+        split_column: the table's column of splits, by default `split` if it has one.
+        image_column: the Hugging Face data set's column of images.
+        group_by: a column, or `folder:N`: samples of one group stay on one side of a split.
+        unlabelled: look for no labels; the entry has no classes and `Features.y` is -1.
         restart: forget an interrupted extraction and compute a finished entry's rows anew.
         rehash: read and hash every file, whatever is remembered of it.
         image_timeout: seconds after which decoding one image is given up.
@@ -122,7 +141,14 @@ def extract(
     started = time.perf_counter()
     if on_bad_image not in ("fail", "skip"):
         raise UsageError(f"on-bad-image is fail or skip, not {on_bad_image!r}")
-    opened = open_source(source, data_root=Path(data_root), follow_symlinks=follow_symlinks)
+    reading = Reading(path_column, label_column, split_column, image_column, group_by, unlabelled)
+    if not isinstance(source, str | PathLike):
+        opened = dataset_source(source, name, reading)
+    elif name is not None:
+        raise UsageError("a name is for data sets given as objects", f"Drop name={name!r}.")
+    else:
+        root = Path(data_root) if data_root is not None else None
+        opened = open_source(str(source), data_root=root, follow_symlinks=follow_symlinks, reading=reading)
     wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout)
     network = load_backbone(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
     job = prepare(

@@ -66,7 +66,7 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         samples=len(job.listing),
         classes=len(job.listing.classes),
         splits={name: count for name, count in zip(SPLITS, counts, strict=True) if count} if known or not rule else {},
-        split_rule=f"test by content hash, fraction {job.wishes.test_fraction:g}" if rule else "named by the source",
+        split_rule=_say(rule, bool(job.listing.classes)),
         backbone=job.backbone.name,
         weights=job.backbone.weights,
         layer=job.backbone.layer,
@@ -88,6 +88,14 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         bytes=len(job.listing) * job.space.row_bytes,
         free_bytes=shutil.disk_usage(there).free,
     )
+
+
+def _say(rule: dict[str, Any] | None, labelled: bool) -> str:
+    if not labelled:
+        return "no labels"
+    if rule is None:
+        return "named by the source"
+    return f"test by {rule.get('by', 'content')} hash, fraction {rule['test_fraction']:g}"
 
 
 def check_disk(plan: Plan) -> None:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pipeline.sources.facts import Facts, file_facts, member_facts
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that may be opened. Others, EPS above all, can run programs or read other files."""
 MAX_FILE_BYTES = 256 << 20
@@ -32,11 +34,21 @@ class Encoded(NamedTuple):
 
     data: bytes
     digest: bytes
-    facts: tuple[int, int, int, int] | None
+    facts: Facts | None
 
 
-def read_file(path: str) -> Encoded:
-    """Read a regular file.
+def read_bytes(data: bytes) -> Encoded:
+    """Take encoded bytes that are in memory.
+
+    Raises:
+        BadImageError: if there are more than MAX_FILE_BYTES.
+    """
+    _check_size(len(data))
+    return Encoded(data, hashlib.sha256(data).digest(), None)
+
+
+def read_file(path: str, span: tuple[int, int] | None = None) -> Encoded:
+    """Read a regular file, or of an archive the member that `span` (offset, size) gives.
 
     Raises:
         BadImageError: if it cannot be opened, is no regular file, is empty, or is larger than MAX_FILE_BYTES.
@@ -51,15 +63,31 @@ def read_file(path: str) -> Encoded:
         os.close(descriptor)
         raise BadImageError("is not a regular file")
     with open(descriptor, "rb", buffering=0) as file:
-        if before.st_size > MAX_FILE_BYTES:
-            raise BadImageError(f"has {before.st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
+        _check_size(before.st_size if span is None else span[1])
         try:
-            data = _read_all(file)
+            data = _read_all(file) if span is None else _read_span(descriptor, *span)
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror}") from error
         after = os.fstat(descriptor)
-    facts = _facts(before)
-    return Encoded(data, hashlib.sha256(data).digest(), facts if facts == _facts(after) else None)
+    facts = file_facts(before) if file_facts(before) == file_facts(after) else None
+    if facts is not None and span is not None:
+        facts = member_facts(facts, span[0])
+    return Encoded(data, hashlib.sha256(data).digest(), facts)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise BadImageError(f"has {size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
+
+
+def _read_span(descriptor: int, offset: int, size: int) -> bytes:
+    """Read a member of an archive, which may have become shorter since it was listed."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    if len(data) != size:
+        raise BadImageError("lies beyond the end of its archive")
+    return data
 
 
 def _read_all(file: io.FileIO) -> bytes:
@@ -72,10 +100,6 @@ def _read_all(file: io.FileIO) -> bytes:
         if size > MAX_FILE_BYTES:
             raise BadImageError(f"has more than the limit of {MAX_FILE_BYTES:,} bytes")
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _facts(found: os.stat_result) -> tuple[int, int, int, int]:
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def decode(data: bytes) -> Image.Image:
@@ -135,9 +159,3 @@ def _rgb(image: Image.Image) -> Image.Image:
 def from_array(array: np.ndarray) -> Image.Image:
     """Return a uint8 array (h, w) or (h, w, 3) as an RGB image."""
     return Image.fromarray(array).convert("RGB")
-
-
-def array_digest(array: np.ndarray) -> bytes:
-    """Return the digest of a decoded image: SHA-256 of its shape, dtype and bytes."""
-    head = f"{array.shape} {array.dtype.str}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()

@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.loading.memory import SharedMemory
 from pipeline.loading.process import WorkerProcess
 from pipeline.loading.worker import BAD, KNOWN, OK
-from pipeline.sources.source import ArrayPayload, Payload
+from pipeline.sources.source import ArrayPayload, BytesPayload, Payload
 
 CHUNK = 16
 """Images a task: small enough that several workers fill one batch."""
@@ -242,20 +242,23 @@ class Loader:
     def _send(self, worker: _Member, task: _Task) -> None:
         """Send a task to an idle worker, which is reading: a message larger than the pipe cannot block for long."""
         items: list[dict[str, Any]] = []
-        arrays: list[np.ndarray] = []
+        sent: list[bytes] = []
         for place in task.places:
             payload = task.batch.payload(task.batch.rows[place])
             if isinstance(payload, ArrayPayload):
                 items.append({"shape": payload.array.shape})
-                arrays.append(np.ascontiguousarray(payload.array, np.uint8))
+                sent.append(np.ascontiguousarray(payload.array, np.uint8).tobytes())
+            elif isinstance(payload, BytesPayload):
+                items.append({"encoded": len(payload.data)})
+                sent.append(payload.data)
             else:
-                items.append({"path": payload.path})
+                items.append({"path": payload.path, "span": payload.span})
         message = {"slot": task.batch.slot, "places": task.places, "items": items}
         worker.task, worker.moved = task, time.monotonic()
         try:
             worker.process.tasks.send_bytes(json.dumps(message).encode())
-            for array in arrays:
-                worker.process.tasks.send_bytes(array.tobytes())
+            for data in sent:
+                worker.process.tasks.send_bytes(data)
         except OSError:
             pass  # it died: its answers end, which `_collect` sees
 

@@ -1,7 +1,8 @@
 """The worker process: reads tasks from a pipe, writes pixels into shared memory, answers with a line each.
 
 Started by the loader as `python -m pipeline.loading.worker SETUP`, where SETUP is JSON: descriptors, sizes and
-the preprocess. One task is a run of places in a batch: a JSON message, followed by the raw bytes of each array.
+the preprocess. One task is a run of places in a batch: a JSON message, followed by the bytes of each image that is
+not in a file. All of them are taken before the first is decoded: a decoder that hangs does not hold up the loader.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones.preprocess import Preprocess
-from pipeline.loading.decode import BadImageError, array_digest, decode, from_array, read_file
+from pipeline.digest import array_digest
+from pipeline.loading.decode import BadImageError, decode, from_array, read_bytes, read_file
 from pipeline.loading.memory import SharedMemory
 
 OK, KNOWN, BAD = 0, 1, 2
@@ -42,10 +44,10 @@ def main() -> None:
             task = json.loads(tasks.recv_bytes())
         except EOFError:
             return
+        sent = [None if "path" in item else tasks.recv_bytes() for item in task["items"]]
         results = []
-        for place, item in zip(task["places"], task["items"], strict=True):
-            array = tasks.recv_bytes() if "shape" in item else None
-            results.append(state.serve(task["slot"], place, item, array))
+        for place, item, data in zip(task["places"], task["items"], sent, strict=True):
+            results.append(state.serve(task["slot"], place, item, data))
             state.progress[setup["number"]] += 1
         answers.send_bytes(json.dumps(results).encode())
 
@@ -79,19 +81,19 @@ class _State:
         known = SharedMemory.attach(setup["known_fd"], 8 * setup["known"])
         self.known = known.array((setup["known"],), "u8")
 
-    def serve(self, slot: int, place: int, item: dict[str, Any], array: bytes | None) -> list[Any]:
+    def serve(self, slot: int, place: int, item: dict[str, Any], sent: bytes | None) -> list[Any]:
         """Return [outcome, digest or None, facts or None, time of reading, reason]."""
         read_ns = time.time_ns()
         digest, facts = None, None
         try:
-            if array is not None:
-                pixels = np.frombuffer(array, np.uint8).reshape(item["shape"])
+            if sent is not None and "shape" in item:
+                pixels = np.frombuffer(sent, np.uint8).reshape(item["shape"])
                 digest = array_digest(pixels)
                 if not self._is_known(digest):
                     self.pixels[slot, place] = self.preprocess.pixels(from_array(pixels))
                     return [OK, digest.hex(), None, read_ns, ""]
             else:
-                encoded = read_file(item["path"])
+                encoded = read_bytes(sent) if sent is not None else read_file(item["path"], item["span"])
                 digest, facts = encoded.digest, encoded.facts
                 if not self._is_known(digest):
                     self.pixels[slot, place] = self.preprocess.pixels(decode(encoded.data))

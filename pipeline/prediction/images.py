@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.sources.folder import EXTENSIONS
+from pipeline.sources.names import EXTENSIONS
 
 NUL = "\0"
 

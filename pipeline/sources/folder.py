@@ -14,22 +14,25 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources.source import TEST, TRAIN, VAL, FilePayload, Listing
+from pipeline.sources.facts import UNKNOWN, Facts, file_facts
+from pipeline.sources.groups import folder_groups
+from pipeline.sources.names import EXTENSIONS, SHOWN, SPLIT_NAMES, some
+from pipeline.sources.reading import PLAIN, Reading
+from pipeline.sources.source import TRAIN, UNLABELLED, FilePayload, Listing
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-SHOWN = 5
-
-Facts = tuple[int, int, int, int]
-"""Inode, size, mtime and ctime in nanoseconds."""
+CLASS_FOLDERS = "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg"
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Images under `root`. Symbolic links that lead out of it are refused unless `follow_symlinks`."""
+    """Images under `root`. Symbolic links that lead out of it are refused unless `follow_symlinks`.
+
+    `reading` may say that there are no labels: then every image below the root is a sample of the train split.
+    """
 
     root: Path
     follow_symlinks: bool = False
+    reading: Reading = PLAIN
 
     @property
     def spec(self) -> str:
@@ -43,7 +46,7 @@ class FolderSource:
 
     def describe(self) -> dict[str, Any]:
         """Name the source by its real path."""
-        return {"kind": "folder", "location": self.folder}
+        return {"kind": "folder", "location": self.folder, **self.reading.described()}
 
     def payload(self, sample_id: str) -> FilePayload:
         """Return the file; a link out of the folder becomes a path that cannot be opened."""
@@ -56,52 +59,55 @@ class FolderSource:
             DataError: if the folder has no class folders, or they hold no images.
         """
         notes: list[str] = []
-        splits = self._split_folders(notes)
         ids: list[str] = []
         facts: list[Facts] = []
         spans: list[tuple[str, int, int]] = []
         """(class, split, images) in order."""
         walk = _Walk(self.root, self.follow_symlinks)
-        for name, split in splits:
-            for class_name in self._class_folders(name):
-                where = f"{name}/{class_name}" if name else class_name
-                before = len(ids)
-                for folder in walk.below(where):
-                    for file, found in sorted(folder.files):
-                        ids.append(f"{folder.path}/{file}")
-                        facts.append(found)
-                if len(ids) == before:
-                    notes.append(f"class folder {where} holds no images")
-                spans.append((class_name, split, len(ids) - before))
-        ignored = walk.ignored
-        if ignored:
-            some = ", ".join(ignored[:SHOWN]) + (", …" if len(ignored) > SHOWN else "")
-            notes.append(f"{len(ignored):,} files are not images by their extension and are left out: {some}")
-        if walk.unentered:
-            notes.append(f"linked folders are not entered: {', '.join(walk.unentered[:SHOWN])}")
+        for where, class_name, split in self._parts(notes):
+            before = len(ids)
+            for folder in walk.below(where):
+                for file, found in sorted(folder.files):
+                    ids.append(f"{folder.path}/{file}" if folder.path else file)
+                    facts.append(found)
+            if len(ids) == before and where:
+                notes.append(f"class folder {where} holds no images")
+            spans.append((class_name, split, len(ids) - before))
+        notes += walk.notes()
         if not ids:
             raise DataError(
-                f"{self.root} has class folders but no images in them (looked for {' '.join(EXTENSIONS)})",
-                "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
+                f"{self.root} has {'' if self.reading.unlabelled else 'class folders but '}no images in "
+                f"{'it' if self.reading.unlabelled else 'them'} (looked for {' '.join(EXTENSIONS)})",
+                "" if self.reading.unlabelled else CLASS_FOLDERS,
             )
         if not self.follow_symlinks:
             self._refuse_links_out(walk.folders, walk.links)
-        classes = tuple(sorted({name for name, _, count in spans if count}))
+        classes = tuple(sorted({name for name, _, count in spans if count and name}))
         number = {name: position for position, name in enumerate(classes)}
         counts = [count for _, _, count in spans]
         return Listing(
             ids,
-            np.repeat(np.array([number.get(name, -1) for name, _, _ in spans], np.int64), counts),
+            np.repeat(np.array([number.get(name, UNLABELLED) for name, _, _ in spans], np.int64), counts),
             np.repeat(np.array([split for _, split, _ in spans], np.int8), counts),
             classes,
             np.array(facts, np.int64).reshape(-1, 4),
             tuple(notes),
+            folder_groups(ids, self.reading.group_by),
         )
+
+    def _parts(self, notes: list[str]) -> Iterator[tuple[str, str, int]]:
+        """Yield (folder, class, split) in order; the root alone, of no class, where there are no labels."""
+        if self.reading.unlabelled:
+            yield "", "", TRAIN
+            return
+        for name, split in self._split_folders(notes):
+            for class_name in self._class_folders(name):
+                yield (f"{name}/{class_name}" if name else class_name), class_name, split
 
     def _split_folders(self, notes: list[str]) -> list[tuple[str, int]]:
         """Return (folder, split) pairs in the order train, val, test; one pair ("", TRAIN) without splits."""
         folders = _subfolders(self.root)
-        named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+        named = [name for name in folders if name.lower() in SPLIT_NAMES]
         # A class may be called `train`: a split folder is one that has folders in it.
         named = [name for name in named if _subfolders(self.root / name)]
         if not named:
@@ -109,7 +115,7 @@ class FolderSource:
         others = sorted(set(folders) - set(named))
         if others:
             notes.append(f"beside the split folders, left out: {', '.join(others[:SHOWN])}")
-        pairs = [(name, SPLIT_FOLDERS[name.lower()]) for name in named]
+        pairs = [(name, SPLIT_NAMES[name.lower()]) for name in named]
         if len({split for _, split in pairs}) < len(pairs):
             twice = [name for name, split in pairs if sum(split == other for _, other in pairs) > 1]
             raise DataError(f"{self.root} has two folders for one split: {', '.join(twice)}", "Keep one of them.")
@@ -123,7 +129,7 @@ class FolderSource:
             found = f"{len(images):,} images directly in it" if images else "nothing to classify"
             raise DataError(
                 f"{folder} has no class folders: found {found}",
-                "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
+                f"{CLASS_FOLDERS}; or pass --unlabelled.",
             )
         return names
 
@@ -173,29 +179,41 @@ class _Walk:
         self.folders: list[str] = []
         self.links: list[str] = []
 
+    def notes(self) -> list[str]:
+        """Return what a user should know."""
+        notes = []
+        if self.ignored:
+            count = len(self.ignored)
+            notes.append(f"{count:,} files are not images by their extension and are left out: {some(self.ignored)}")
+        if self.unentered:
+            notes.append(f"linked folders are not entered: {', '.join(self.unentered[:SHOWN])}")
+        return notes
+
     def below(self, relative: str) -> list[_Folder]:
         """Return a folder and those below it that hold images, sorted by path, as sorting os.walk's answers does."""
         return sorted(self._found(relative), key=lambda folder: folder.path)
 
     def _found(self, relative: str) -> Iterator[_Folder]:
         here = _Folder(relative, [])
+        prefix = f"{relative}/" if relative else ""
         with os.scandir(self.root / relative) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith("."):
                     continue
                 if _is_folder(entry):
-                    if self._may_enter(entry, f"{relative}/{name}"):
-                        yield from self._found(f"{relative}/{name}")
+                    if self._may_enter(entry, prefix + name):
+                        yield from self._found(prefix + name)
                     continue
                 if not name.lower().endswith(EXTENSIONS):
-                    self.ignored.append(f"{relative}/{name}")
+                    self.ignored.append(prefix + name)
                     continue
                 if entry.is_symlink():
-                    self.links.append(f"{relative}/{name}")
+                    self.links.append(prefix + name)
                 here.files.append((name, _facts(entry)))
         if here.files:
-            self.folders.append(relative)
+            if relative:
+                self.folders.append(relative)
             yield here
 
     def _may_enter(self, entry: "os.DirEntry[str]", relative: str) -> bool:
@@ -212,9 +230,7 @@ class _Walk:
 def _facts(entry: "os.DirEntry[str]") -> Facts:
     """Return a file's stat fields; zeros, which are never remembered, for what cannot be a regular file."""
     try:
-        facts = entry.stat()
+        found = entry.stat()
     except OSError:
-        return (0, 0, 0, 0)
-    if not stat.S_ISREG(facts.st_mode):
-        return (0, 0, 0, 0)
-    return (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        return UNKNOWN
+    return file_facts(found) if stat.S_ISREG(found.st_mode) else UNKNOWN

@@ -1,21 +1,31 @@
 """What a source is: samples in a fixed order, each with an id, a label, a split and a way to its pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 UNLABELLED = -1
+"""The label of every sample of a source without classes."""
 TRAIN, VAL, TEST = 0, 1, 2
 """Splits as numbers; `store.key.SPLITS` holds their names in this order."""
 
 
 @dataclass(frozen=True)
 class FilePayload:
-    """An encoded image in a regular file."""
+    """An encoded image in a regular file, or in a part of one."""
 
     path: str
+    span: tuple[int, int] | None = None
+    """Offset and size in bytes of a member of an archive, None for the whole file."""
+
+
+@dataclass(frozen=True)
+class BytesPayload:
+    """An encoded image in memory."""
+
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class ArrayPayload:
     array: np.ndarray
 
 
-Payload = FilePayload | ArrayPayload
+Payload = FilePayload | BytesPayload | ArrayPayload
 
 
 @dataclass(frozen=True)
@@ -35,23 +45,34 @@ class Listing:
     ids: Sequence[str]
     """Stable and unique: relative paths or indices. No NUL."""
     labels: np.ndarray
-    """(n,) int64, positions in `classes`."""
+    """(n,) int64, positions in `classes`; all UNLABELLED where there are none."""
     splits: np.ndarray
     """(n,) int8."""
     classes: tuple[str, ...]
     stats: np.ndarray | None = None
-    """(n, 4) int64 for files: inode, size, mtime and ctime in nanoseconds. None where there are no files."""
+    """(n, 4) int64 for files, see `facts`: inode, size, mtime and ctime in nanoseconds. None where there are none."""
     notes: tuple[str, ...] = field(default=())
     """What a user should know: files passed over, empty classes."""
+    groups: Sequence[str] | None = None
+    """What must stay on one side of a split, one name a sample. None where the source names none. No NUL."""
+    digests: np.ndarray | None = None
+    """Image digests (n, 32) uint8 where listing the samples gives them; zeros for an image that cannot be read."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> "Listing":
         """Return the listing of some rows (m,) int64, in their order."""
-        ids = [self.ids[row] for row in rows.tolist()]
-        stats = None if self.stats is None else self.stats[rows]
-        return Listing(ids, self.labels[rows], self.splits[rows], self.classes, stats, self.notes)
+        at = rows.tolist()
+        return replace(
+            self,
+            ids=[self.ids[row] for row in at],
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            stats=None if self.stats is None else self.stats[rows],
+            groups=None if self.groups is None else [self.groups[row] for row in at],
+            digests=None if self.digests is None else self.digests[rows],
+        )
 
 
 class Source(Protocol):
@@ -59,14 +80,14 @@ class Source(Protocol):
 
     @property
     def spec(self) -> str:
-        """What opens this source again: `resolve.open_source(spec)`."""
+        """What opens this source again, read as `describe` says: `resolve.open_source(spec)`."""
 
     @property
     def folder(self) -> str | None:
         """The real path of the folder that holds the files, None for arrays: names the stat index."""
 
     def describe(self) -> dict[str, Any]:
-        """Return plain JSON fields that name the source: part of the plan, recorded in the manifest."""
+        """Return plain JSON fields that name the source and say how it is read: part of the plan and the manifest."""
 
     def listing(self) -> Listing:
         """List all samples. Files are not opened."""

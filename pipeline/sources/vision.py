@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.errors import DataError, UsageError, nearest
 from pipeline.sources.arrays import ArrayPart, ArraySource
+from pipeline.sources.facts import file_facts
 from pipeline.sources.source import TEST, TRAIN, VAL, FilePayload, Listing, Source
 
 _TRAIN_FLAG = ((TRAIN, {"train": True}), (TEST, {"train": False}))
@@ -89,13 +90,13 @@ class FilesSource:
 
     def listing(self) -> Listing:
         """List the samples split by split."""
-        facts = [(self.root / relative).stat() for relative in self._relative]
+        facts = [file_facts((self.root / relative).stat()) for relative in self._relative]
         return Listing(
             self._relative,
             np.array([label for _, part in self.parts for _, label in part], np.int64),
             np.concatenate([np.full(len(part), split, np.int8) for split, part in self.parts]),
             self.classes,
-            np.array([(f.st_ino, f.st_size, f.st_mtime_ns, f.st_ctime_ns) for f in facts], np.int64),
+            np.array(facts, np.int64),
         )
 
     def payload(self, sample_id: str) -> FilePayload:

@@ -57,20 +57,20 @@ def set_attributes(file: "h5py.File", attributes: Mapping[str, Any]) -> None:
 
 
 def read_columns(
-    data: bytes | memoryview, names: tuple[str, ...], where: str
+    data: bytes | memoryview, names: tuple[str, ...], where: str, optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the root attributes and the columns of an HDF5 file, which are views of `data`.
 
     Raises:
-        CacheError: naming `where`, if it is anything but a file with exactly these columns, each stored in one
-            piece inside it.
+        CacheError: naming `where`, if it is anything but a file with exactly these columns, and perhaps those that
+            are `optional`, each stored in one piece inside it.
     """
     import h5py
 
     check_skeleton(lambda offset, count: bytes(data[offset : offset + count]), where)
     try:
         with h5py.File.in_memory(data) as file:
-            attributes, places = inspect(file, names, len(data), where)
+            attributes, places = inspect(file, names, len(data), where, optional)
         columns = {
             name: np.frombuffer(data, place.dtype, count=math.prod(place.shape), offset=place.offset).reshape(
                 place.shape
@@ -85,7 +85,7 @@ def read_columns(
 
 
 def inspect(
-    file: "h5py.File", names: tuple[str, ...], size: int, where: str
+    file: "h5py.File", names: tuple[str, ...], size: int, where: str, optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Place]]:
     """Check an open file of `size` bytes; return its attributes and where its columns lie. No data is read.
 
@@ -95,6 +95,8 @@ def inspect(
     import h5py
 
     attributes = _attributes(file, where)
+    if len(file) <= len(names) + len(optional):  # names only: no count of them takes long
+        names += tuple(name for name in optional if name in list(file))
     if len(file) != len(names) or sorted(file) != sorted(names):
         found = sorted(file)[:8] if len(file) < 1000 else f"{len(file):,} names"
         raise CacheError(f"{where} holds {found}, expected {', '.join(names)}", REPAIR)

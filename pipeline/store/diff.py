@@ -29,7 +29,7 @@ class Difference:
     fields: list[FieldDifference]
     samples: dict[str, list[str]]
     """Sample ids by what became of them from `a` to `b`: removed, added, changed (other image), relabelled,
-    moved (other split), usable (only in one), reordered."""
+    moved (other split), regrouped, usable (only in one), reordered."""
     shards_shared: int
     """Shards that are the same bytes."""
 
@@ -71,10 +71,12 @@ def _compare_samples(
     at_a = np.array([row_a[sample_id] for sample_id in common], np.int64)
     at_b = np.array([row_b[sample_id] for sample_id in common], np.int64)
     names_a, names_b = np.array([*classes_a, ""], object), np.array([*classes_b, ""], object)
+    groups_a, groups_b = (np.array(table.groups or [""] * len(table), object) for table in (a, b))
     different = {
         "changed": (a.digests[at_a] != b.digests[at_b]).any(axis=1),
         "relabelled": names_a[a.labels[at_a]] != names_b[b.labels[at_b]],
         "moved": a.splits[at_a] != b.splits[at_b],
+        "regrouped": groups_a[at_a] != groups_b[at_b],
         "usable": a.status[at_a] != b.status[at_b],
         "reordered": np.argsort(np.argsort(at_b)) != np.arange(len(common)),
     }

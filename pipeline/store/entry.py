@@ -130,7 +130,7 @@ class Entry:
         """Return the sample table, verified against the manifest and the entry's id."""
         path = self.path / SAMPLES
         table = SampleTable.from_bytes(self._read(SAMPLES, self.manifest["samples"]), len(self.classes), str(path))
-        found = entry_id(self.space, self.classes, table.ids, table.digests, table.labels, table.splits)
+        found = entry_id(self.space, self.classes, table.ids, table.digests, table.labels, table.splits, table.groups)
         if found != self.manifest["id"]:
             raise CacheError(f"{path} does not belong to entry {self.id}", REPAIR)
         return table

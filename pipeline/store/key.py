@@ -159,11 +159,13 @@ def entry_id(
     digests: np.ndarray,
     labels: np.ndarray,
     splits: np.ndarray,
+    groups: Sequence[str] | None = None,
 ) -> str:
     """Name an entry by its content: the space, the classes and, in order, every sample.
 
-    `digests` (n, 32) uint8 (zeros for a file that could not be read), `labels` (n,), `splits` (n,).
-    Ids hold no NUL (no file name does), so a NUL ends each one.
+    `digests` (n, 32) uint8 (zeros for a file that could not be read), `labels` (n,), `splits` (n,), and `groups`,
+    n names, where the source has any: without them an entry has the name it had before there were groups.
+    Ids and groups hold no NUL (no file name does), so a NUL ends each one.
     """
     state = hashlib.sha256(canonical_json([space.sha256, list(classes), len(ids)]))
     state.update(id_bytes("\0".join(ids)))
@@ -171,4 +173,7 @@ def entry_id(
     state.update(np.ascontiguousarray(digests, dtype=np.uint8).tobytes())
     state.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     state.update(np.ascontiguousarray(splits, dtype=np.int8).tobytes())
+    if groups is not None:
+        state.update(id_bytes("\0".join(groups)))
+        state.update(b"\0")
     return state.hexdigest()

@@ -16,7 +16,7 @@ def export_npz(entry: Entry, path: Path) -> int:
     """Write the usable rows of `entry` to the new file `path`, which `numpy.load` opens. Return its size in bytes.
 
     Arrays: `features` (n, d), `label` (n,) int64, `split` (n,) text, `id` (n,) text, `image_sha256` (n, 32) uint8,
-    `class_names` (c,) text.
+    `class_names` (c,) text, and `group` (n,) text where the entry has groups.
 
     Raises:
         UsageError: if `path` exists.
@@ -24,16 +24,13 @@ def export_npz(entry: Entry, path: Path) -> int:
     """
     table = entry.read_samples()
     kept = table.usable
-    # Names that are not UTF-8 have no text of their own in numpy either: what is wrong in them is spelled out.
-    ids = [
-        name.encode("utf-8", "backslashreplace").decode() for name, keep in zip(table.ids, kept, strict=True) if keep
-    ]
     small = {
         "label": table.labels[kept],
         "split": np.array(SPLITS)[table.splits[kept]],
-        "id": np.array(ids, dtype=str),
+        "id": _texts(table.ids, kept),
         "image_sha256": table.digests[kept],
         "class_names": np.array(entry.classes, dtype=str),
+        **({"group": _texts(table.groups, kept)} if table.groups is not None else {}),
     }
     shape = (int(kept.sum()), *entry.space.row_shape)
     with new_file(path) as temporary, disk_errors(path, 0):
@@ -47,6 +44,14 @@ def export_npz(entry: Entry, path: Path) -> int:
                 for part in _usable_features(entry, table):
                     file.write(np.ascontiguousarray(part).data.cast("B"))
         return temporary.stat().st_size
+
+
+def _texts(names: list[str], kept: np.ndarray) -> np.ndarray:
+    # Names that are not UTF-8 have no text of their own in numpy either: what is wrong in them is spelled out.
+    return np.array(
+        [name.encode("utf-8", "backslashreplace").decode() for name, keep in zip(names, kept, strict=True) if keep],
+        dtype=str,
+    )
 
 
 def _usable_features(entry: Entry, table: SampleTable) -> Iterator[np.ndarray]:

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.errors import CacheError
+from pipeline.sources.source import UNLABELLED
 from pipeline.store.columns import read_columns, write_columns
 from pipeline.store.key import SPLITS, id_bytes, id_text
 from pipeline.store.shard import BAD, USABLE
@@ -14,6 +16,8 @@ from pipeline.store.verified import REPAIR
 
 FORMAT, FORMAT_VERSION = "pipeline-samples", 1
 COLUMNS = ("id", "image_sha256", "label", "split", "status")
+OPTIONAL = ("group",)
+"""Columns that only some tables have."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class SampleTable:
     digests: np.ndarray
     """Image digests (n, 32) uint8, zeros where the file could not be read."""
     labels: np.ndarray
-    """Positions in the entry's class names (n,) int64."""
+    """Positions in the entry's class names (n,) int64; all -1 where it has none."""
     splits: np.ndarray
     """Positions in SPLITS (n,) int8."""
     status: np.ndarray
     """USABLE or BAD (n,) uint8."""
+    groups: list[str] | None = None
+    """What must stay on one side of a split: a patient, a scene, a burst. None where the source names none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,14 +46,13 @@ class SampleTable:
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays by name, as files hold it."""
-        encoded = [id_bytes(sample_id) for sample_id in self.ids]
-        width = max([1, *map(len, encoded)])
         return {
-            "id": np.array(encoded, dtype=f"S{width}"),
+            "id": _text_column(self.ids),
             "image_sha256": self.digests.astype(np.uint8, copy=False),
             "label": self.labels.astype("<i8", copy=False),
             "split": self.splits.astype(np.int8, copy=False),
             "status": self.status.astype(np.uint8, copy=False),
+            **({"group": _text_column(self.groups)} if self.groups is not None else {}),
         }
 
     @classmethod
@@ -67,16 +72,24 @@ class SampleTable:
         for name, (shape, dtype) in wanted.items():
             if columns[name].shape != shape or columns[name].dtype != dtype:
                 raise CacheError(f"{where}: {name} is not a dataset {shape} {dtype}", REPAIR)
-        if columns["id"].shape != (n,) or columns["id"].dtype.kind != "S":
-            raise CacheError(f"{where}: id is not a dataset ({n},) of fixed-length text", REPAIR)
-        for name, most in (("label", classes - 1), ("split", len(SPLITS) - 1), ("status", BAD)):
-            if n and not 0 <= int(columns[name].min()) <= int(columns[name].max()) <= most:
-                raise CacheError(f"{where}: {name} holds values that are not between 0 and {most}", REPAIR)
+        for name in ("id", *(name for name in OPTIONAL if name in columns)):
+            if columns[name].shape != (n,) or columns[name].dtype.kind != "S":
+                raise CacheError(f"{where}: {name} is not a dataset ({n},) of fixed-length text", REPAIR)
+        first_label = 0 if classes else UNLABELLED
+        for name, least, most in (
+            ("label", first_label, classes - 1),
+            ("split", 0, len(SPLITS) - 1),
+            ("status", 0, BAD),
+        ):
+            if n and not least <= int(columns[name].min()) <= int(columns[name].max()) <= most:
+                raise CacheError(f"{where}: {name} holds values that are not between {least} and {most}", REPAIR)
         ids = [id_text(value) for value in columns["id"].tolist()]
         outside = next((name for name in ids if name[:1] == "/" or "\0" in name or ".." in name.split("/")), None)
         if outside is not None:
             raise CacheError(f"{where}: id {outside!r} leads out of its source", REPAIR)
-        return cls(ids, *(columns[name].copy() for name in COLUMNS[1:]))
+        groups = [id_text(value) for value in columns["group"].tolist()] if "group" in columns else None
+        digests, labels, splits, status = (columns[name].copy() for name in COLUMNS[1:])
+        return cls(ids, digests, labels, splits, status, groups)
 
     def to_bytes(self) -> bytes:
         """Return the table as the bytes of an HDF5 file."""
@@ -94,12 +107,17 @@ class SampleTable:
         Raises:
             CacheError: if it is no such table, or has labels that are not below `classes`.
         """
-        attributes, columns = read_columns(data, COLUMNS, where)
+        attributes, columns = read_columns(data, COLUMNS, where, OPTIONAL)
         if (attributes.get("format"), attributes.get("format_version")) != (FORMAT, FORMAT_VERSION):
             raise CacheError(f"{where} is not a version {FORMAT_VERSION} {FORMAT} file", REPAIR)
         if attributes.get("split_names") != list(SPLITS):
             raise CacheError(f"{where} numbers its splits otherwise: {attributes.get('split_names')}", REPAIR)
         return cls.from_columns(columns, classes, where)
+
+
+def _text_column(texts: Sequence[str]) -> np.ndarray:
+    encoded = [id_bytes(text) for text in texts]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
 
 
 def skipped_csv(ids: list[str], reasons: dict[int, str]) -> bytes:

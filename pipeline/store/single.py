@@ -26,7 +26,7 @@ from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
 from pipeline.store.manifest import check_manifest
 from pipeline.store.publish import complete_manifest, publish_entry
 from pipeline.store.samples import COLUMNS as SAMPLE_COLUMNS
-from pipeline.store.samples import SampleTable
+from pipeline.store.samples import OPTIONAL, SampleTable
 from pipeline.store.shard import ShardRows, shard_bytes
 from pipeline.store.skeleton import check_skeleton
 from pipeline.store.verify import find_damage
@@ -43,8 +43,8 @@ HINT = "Copy it again from where it was exported, or export it again."
 def export_single(entry: Entry, path: Path) -> int:
     """Write `entry` to the new file `path`. Return its size in bytes.
 
-    It holds `features` (n, d), `label`, `split`, `status`, `image_sha256`, `id` and `class_names`, one row a sample
-    as in the entry, and what `import_single` needs: `manifest` and `skipped`, their bytes.
+    It holds `features` (n, d), `label`, `split`, `status`, `image_sha256`, `id`, perhaps `group`, and `class_names`,
+    one row a sample as in the entry, and what `import_single` needs: `manifest` and `skipped`, their bytes.
 
     Raises:
         UsageError: if `path` exists.
@@ -116,7 +116,7 @@ def import_single(path: Path, root: Path) -> Entry:
             size = os.fstat(descriptor).st_size
             check_skeleton(lambda offset, count: os.pread(descriptor, count, offset), str(path), BLOCK, heaps=True)
             with h5py.File(path, "r") as file:  # locked as others lock it: HDF5 refuses to open a file in two ways
-                attributes, places = inspect(file, COLUMNS, size, str(path))
+                attributes, places = inspect(file, COLUMNS, size, str(path), OPTIONAL)
             if (attributes.get("format"), attributes.get("format_version")) != (FORMAT, FORMAT_VERSION):
                 raise CacheError(f"{path} is not a version {FORMAT_VERSION} {FORMAT} file")
             return _import(descriptor, places, path, root)
@@ -135,12 +135,12 @@ def _import(descriptor: int, places: dict[str, Place], path: Path, root: Path) -
         if entry.manifest["id"] == manifest["id"] and not find_damage(entry):
             sync_folder(root)  # another process may have given the name just now
             return entry
-    columns = {name: _read(descriptor, places[name]) for name in SAMPLE_COLUMNS}
+    columns = {name: _read(descriptor, places[name]) for name in (*SAMPLE_COLUMNS, *OPTIONAL) if name in places}
     table = SampleTable.from_columns(columns, len(manifest["classes"]), str(path))
     skipped = _read(descriptor, places["skipped"]).tobytes()
     features = places["features"]
     shape, dtype = (len(table), *space.row_shape), np.dtype(space.store_dtype).newbyteorder("<")
-    named = entry_id(space, manifest["classes"], table.ids, table.digests, table.labels, table.splits)
+    named = entry_id(space, manifest["classes"], table.ids, table.digests, table.labels, table.splits, table.groups)
     samples = table.to_bytes()
     names, right_names = _read(descriptor, places["class_names"]), _class_names(manifest["classes"])
     wrong = [

@@ -233,7 +233,8 @@ def tables(table: SampleTable) -> dict[str, SampleTable]:
     cases |= {f"status {value}": changed(status=first(table.status, value)) for value in (2, 255)}
     odd = {"NUL": "a\0b", "absolute": "/etc/passwd", "above": "../../secret", "above within": "a/../../secret"}
     cases |= {f"id {what}": changed(ids=[text, *table.ids[1:]]) for what, text in odd.items()}
-    shorter = {name: value[:-1] for name, value in vars(table).items()}
+    columns = {name: value for name, value in vars(table).items() if value is not None}
+    shorter = {name: value[:-1] for name, value in columns.items()}
     cases["a row less"] = SampleTable(**shorter)
-    cases["no rows"] = SampleTable(**{name: value[:0] for name, value in vars(table).items()})
+    cases["no rows"] = SampleTable(**{name: value[:0] for name, value in columns.items()})
     return cases

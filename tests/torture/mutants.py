@@ -370,7 +370,7 @@ UNCHECKED = [
     ),
     Mutant(
         "store/samples.py",
-        "            if n and not 0 <= int(columns[name].min()) <=",
+        "            if n and not least <= int(columns[name].min()) <=",
         "            if n and not int(columns[name].min()) <=",
         "values below zero",
         "wrong_tables",
