@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.features import Features, open_cache
     from pipeline.fusion import fuse
     from pipeline.heads.linear import LinearHead
-    from pipeline.heads.minibatch import HeadSettings
+    from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import ExtractResult, extract
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.training import TrainResult, train_head
@@ -35,7 +35,7 @@ _HOMES = {
     "ExportResult": "artifacts.export",
     "ExtractResult": "launch.extract",
     "Features": "features",
-    "HeadSettings": "heads.minibatch",
+    "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
     "PipelineError": "errors",
     "Prediction": "prediction.predict",

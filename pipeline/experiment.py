@@ -7,7 +7,8 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.evaluation import EvaluateResult, evaluate
-from pipeline.heads.minibatch import Epoch, HeadSettings
+from pipeline.heads.minibatch import Epoch
+from pipeline.heads.settings import HeadSettings
 from pipeline.launch.extract import ExtractResult, extract
 from pipeline.launch.plan import Plan
 from pipeline.progress import OnProgress, ignore

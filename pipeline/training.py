@@ -1,5 +1,6 @@
 """The verb `train-head`: from a cache entry to a run."""
 
+import logging
 import shlex
 import sys
 import time
@@ -13,13 +14,17 @@ from pipeline.backbones.engines import cpu_threads
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features, read_features
-from pipeline.heads.linear import LinearHead
-from pipeline.heads.minibatch import Epoch, HeadSettings, threads_for, train_minibatch
+from pipeline.heads.fit import fit_head
+from pipeline.heads.head import Head
+from pipeline.heads.minibatch import Epoch, threads_for
+from pipeline.heads.settings import HeadSettings
 from pipeline.metrics import classification_metrics
 from pipeline.runs import check_name, save_run
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.versions import versions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,14 @@ class TrainResult:
 
     run: str
     path: str
-    head: LinearHead
+    head: Head
     epochs: list[Epoch]
     metrics: dict[str, Any] | None
     """On validation rows; None without any. Never the test split's."""
     rows: dict[str, int]
     seconds: float
+    solver: dict[str, Any]
+    """What the solver says of itself: passes and gradient of `exact`, alpha of `ridge`, the best epoch."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -44,6 +51,7 @@ class TrainResult:
             "metrics": self.metrics,
             "rows": self.rows,
             "seconds": self.seconds,
+            "solver": self.solver,
         }
 
 
@@ -106,20 +114,19 @@ def train_head(
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
     where = resolve_device(device)
-    threads = threads_for(settings.batch_size, features.x.shape[1], len(features.classes))
+    threads = _threads(settings, features)
     if on_plan is not None:
         on_plan(_plan(features, rows, settings, where.type, threads))
     with cpu_threads(threads):
-        weight, bias, epochs = train_minibatch(
-            features.x.to(where),
-            features.y.to(where),
-            rows.train,
-            rows.val,
-            len(features.classes),
-            settings,
-            on_epoch,
+        fitted = fit_head(features, rows.train, rows.val, settings, where, on_epoch)
+    head, epochs = fitted.head, fitted.epochs
+    solver = {"name": settings.solver, **fitted.report}
+    if fitted.report.get("certified") is False:
+        logger.warning(
+            "the optimum was not reached: the gradient's norm is %.1e of the start's after %d passes; the run says so",
+            fitted.report["gradient_ratio"],
+            fitted.report["passes"],
         )
-    head = LinearHead(weight, bias, features.classes, features.space, features.space_sha256)
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(
@@ -140,6 +147,7 @@ def train_head(
         "device": where.type,
         "threads": threads,
         "epochs": [epoch.to_json() for epoch in epochs],
+        "solver": solver,
         "metrics": metrics,
         "seconds": seconds,
         "versions": versions(),
@@ -147,7 +155,14 @@ def train_head(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     run = save_run(Path(runs_dir), name, body, head.to_files())
-    return TrainResult(run.id, str(run.path), head, epochs, metrics, counts, seconds)
+    return TrainResult(run.id, str(run.path), head, epochs, metrics, counts, seconds, solver)
+
+
+def _threads(settings: HeadSettings, features: Features) -> int:
+    """Return CPU threads: few for many small products, torch's own number for a few large ones."""
+    if settings.solver != "minibatch":
+        return 0
+    return threads_for(settings.batch_size, features.x.shape[1], max(settings.hidden, len(features.classes)))
 
 
 def _changed(settings: HeadSettings, changes: dict[str, Any]) -> HeadSettings:

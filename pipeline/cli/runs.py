@@ -1,6 +1,7 @@
 """`pipeline runs`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,7 +45,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
                 run.id,
                 body["cache"]["id"][:8],
                 body["backbone"]["name"].rpartition("/")[2],
-                f"{settings['optimizer']} {settings['lr']:g} x{settings['epochs']}",
+                _head(settings),
                 "–" if val is None else percent(val),
                 "–" if test is None else percent(test),
                 body["created"][:16].replace("T", " "),
@@ -59,6 +60,14 @@ def command(screen: Screen, runs_dir: Path) -> None:
     else:
         screen.note(f"no runs under {runs_dir} yet")
         screen.next_step("pipeline train-head CACHE")
+
+
+def _head(settings: dict[str, Any]) -> str:
+    solver = settings.get("solver", "minibatch")
+    if solver != "minibatch":
+        return str(solver)
+    hidden = f"mlp {settings['hidden']} " if settings.get("hidden") else ""
+    return f"{hidden}{settings['optimizer']} {settings['lr']:g} x{settings['epochs']}"
 
 
 def _test_accuracy(run: Run) -> float | None:

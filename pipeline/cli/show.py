@@ -86,19 +86,12 @@ def rounding_line(rounding: dict[str, Any]) -> str:
 
 def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
     """Show what a training is about to do."""
-    s = plan.settings
-    extras = "".join(
-        f" · {name} {value:g}"
-        for name, value in (("weight decay", s.weight_decay), ("momentum", s.momentum), ("dropout", s.dropout))
-        if value
-    )
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
             f"{count(plan.classes, 'class')}",
             "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
-            "head": f"linear · {s.optimizer} · lr {s.lr:g} · batch {s.batch_size} · {count(s.epochs, 'epoch')} · "
-            f"seed {s.seed}{extras} · {plan.device}",
+            "head": f"{plan.settings.said()} · {plan.device}",
         }
     )
 
@@ -129,12 +122,29 @@ def show_trained(screen: Screen, result: TrainResult) -> None:
     """Show a trained run."""
     last = result.epochs[-1]
     val = "" if result.metrics is None else f" · val accuracy {_interval(result.metrics)}"
+    said = solver_line(result.solver)
+    if said:
+        screen.note(said)
     screen.result(
         result.to_json(),
         f"[bold]run {result.run}[/bold]  train accuracy {percent(last.train_accuracy)}{val} · "
         f"in {duration(result.seconds)} · {plain(result.path)}",
         brief=result.run,
     )
+
+
+def solver_line(solver: dict[str, Any]) -> str:
+    """Return what a solver says of itself, an empty string if it has nothing to say."""
+    if "gradient_ratio" in solver:
+        reached = "the optimum, certified" if solver["certified"] else "not the optimum"
+        return (
+            f"exact     {solver['passes']} passes · gradient {solver['gradient_ratio']:.1e} of the start's: {reached}"
+        )
+    if "tried" in solver and len(solver["tried"]) > 1:
+        return f"ridge     alpha {solver['alpha']:.3g}, the best of {len(solver['tried'])} on validation rows"
+    if "best_epoch" in solver:
+        return f"early     the weights are those of epoch {solver['best_epoch']}, whose validation loss is the lowest"
+    return ""
 
 
 def show_evaluated(screen: Screen, result: EvaluateResult) -> None:

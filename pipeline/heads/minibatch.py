@@ -5,60 +5,22 @@ split in order), same optimiser. What a loop over images does besides (decoding,
 gone, nothing of the arithmetic is.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import DataError, UsageError
+from pipeline.heads.settings import HeadSettings
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Optimizer = Literal["adam", "adamw", "sgd"]
 ONE_THREAD_WORK = 50_000_000
 """Multiply-adds of a step below which a second thread costs more than it brings."""
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """The recipe; the defaults are the reference experiment's."""
-
-    optimizer: Optimizer = "adam"
-    lr: float = 1e-3
-    epochs: int = 5
-    batch_size: int = 64
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-    """Of SGD."""
-    dropout: float = 0.0
-    """Share of features zeroed in training."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in get_args(Optimizer):
-            raise UsageError(f"unknown optimizer {self.optimizer!r}", f"Known: {', '.join(get_args(Optimizer))}")
-        checks = {
-            "lr must be above 0 and finite": 0 < self.lr < math.inf,
-            "epochs must be at least 1": self.epochs >= 1,
-            "batch-size must be at least 1": self.batch_size >= 1,
-            "weight-decay must be at least 0 and finite": 0 <= self.weight_decay < math.inf,
-            "momentum must be at least 0 and below 1": 0 <= self.momentum < 1,
-            "momentum goes with --optimizer sgd": not self.momentum or self.optimizer == "sgd",
-            "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
-            "seed must be at least 0": 0 <= self.seed < 2**63,
-        }
-        for message, fine in checks.items():
-            if not fine:
-                raise UsageError(message)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -92,25 +54,51 @@ def train_minibatch(
 
     Raises:
         DataError: if the loss stops being a number.
+        UsageError: if training is to stop early and there are no validation rows.
     """
-    import torch
     from torch import nn
 
+    module, epochs, _ = train_module(
+        lambda: nn.Linear(x.shape[1], n_classes), x, y, train_rows, val_rows, n_classes, settings, on_epoch
+    )
+    return module.weight.detach().cpu(), module.bias.detach().cpu(), epochs
+
+
+def mlp(dim: int, hidden: int, n_classes: int, dropout: float) -> "nn.Sequential":
+    """Return a new network with one hidden layer, drawn from the current seed."""
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, n_classes))
+
+
+def train_module(
+    make: Callable[[], "nn.Module"],
+    x: "Tensor",
+    y: "Tensor",
+    train_rows: np.ndarray,
+    val_rows: np.ndarray,
+    n_classes: int,
+    settings: HeadSettings,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> tuple[Any, list[Epoch], int]:
+    """Train what `make` draws from the seed. Return it in eval mode, the epochs, and whose weights it has."""
+    import torch
+
+    if settings.early_stopping and not len(val_rows):
+        raise UsageError("early-stopping needs validation rows", "Give --val-fraction, or drop --early-stopping.")
     device = x.device
     # manual_seed reaches the generators of all CUDA devices too.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
-        head = nn.Linear(x.shape[1], n_classes).to(device)
-        optimizer = _optimizer(head, settings)
-        # Batch order has a generator of its own, so that dropout does not change it.
-        generator = torch.Generator().manual_seed(settings.seed)
+        head = make().to(device)
         train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(device)
         val = torch.from_numpy(np.ascontiguousarray(val_rows)).to(device)
-        epochs = []
+        run = _Run(head, x, y, train, n_classes, settings)
+        epochs: list[Epoch] = []
+        best, kept = 0, {}
         for number in range(1, settings.epochs + 1):
             started = time.perf_counter()
-            order = train[torch.randperm(len(train), generator=generator).to(device)]
-            loss, accuracy = _one_epoch(head, optimizer, x, y, order, settings)
+            loss, accuracy = run.epoch()
             seconds = time.perf_counter() - started
             if not np.isfinite(loss):
                 raise DataError(
@@ -121,7 +109,14 @@ def train_minibatch(
             epochs.append(Epoch(number, seconds, loss, accuracy, val_loss, val_accuracy))
             if on_epoch is not None:
                 on_epoch(epochs[-1])
-    return head.weight.detach().cpu(), head.bias.detach().cpu(), epochs
+            if settings.early_stopping:
+                if not best or (val_loss or 0.0) < (epochs[best - 1].val_loss or 0.0):
+                    best, kept = number, {name: value.clone() for name, value in head.state_dict().items()}
+                elif number - best >= settings.early_stopping:
+                    break
+        if kept:
+            head.load_state_dict(kept)
+    return head.eval(), epochs, best or len(epochs)
 
 
 def threads_for(batch_size: int, dim: int, n_classes: int) -> int:
@@ -132,7 +127,66 @@ def threads_for(batch_size: int, dim: int, n_classes: int) -> int:
     return 1 if batch_size * dim * n_classes < ONE_THREAD_WORK else 0
 
 
-def _optimizer(head: "nn.Linear", settings: HeadSettings) -> "torch.optim.Optimizer":
+class _Run:
+    """What stays the same from epoch to epoch."""
+
+    def __init__(
+        self, head: "nn.Module", x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, settings: HeadSettings
+    ) -> None:
+        import torch
+        from torch.optim.lr_scheduler import CosineAnnealingLR
+
+        self.head, self.x, self.y, self.train, self.settings = head, x, y, train, settings
+        self.optimizer = _optimizer(head, settings)
+        # Batch order has a generator of its own, so that dropout does not change it.
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        counts = torch.bincount(y[train].cpu(), minlength=n_classes).double()
+        balanced = len(train) / (n_classes * counts.clamp_min(1))
+        self.weight = balanced.to(x) if settings.class_weight == "balanced" else None
+        self.draw = balanced[y[train].cpu()] if settings.sampling == "balanced" else None
+        steps = settings.epochs * -(-len(train) // settings.batch_size)
+        self.schedule = CosineAnnealingLR(self.optimizer, steps) if settings.schedule == "cosine" else None
+
+    def epoch(self) -> tuple[float, float]:
+        """Train one epoch; return the mean loss and the accuracy over its batches, before each update."""
+        import torch
+        from torch.nn import functional
+
+        settings, head = self.settings, self.head
+        head.train()
+        dropout = 0.0 if settings.hidden else settings.dropout  # a network with a hidden layer has its own
+        total = torch.zeros((), device=self.x.device, dtype=torch.float64)
+        right = torch.zeros((), device=self.x.device, dtype=torch.int64)
+        order = self._order()
+        for rows in order.split(settings.batch_size):
+            features, labels = self.x.index_select(0, rows).float(), self.y.index_select(0, rows)
+            if dropout:
+                features = functional.dropout(features, dropout)
+            logits = head(features)
+            loss = functional.cross_entropy(
+                logits, labels, weight=self.weight, label_smoothing=settings.label_smoothing
+            )
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            if self.schedule is not None:
+                self.schedule.step()
+            total += loss.detach() * len(rows)
+            right += (logits.detach().argmax(1) == labels).sum()
+        head.eval()
+        return float(total) / len(order), int(right) / len(order)
+
+    def _order(self) -> "Tensor":
+        import torch
+
+        if self.draw is None:
+            places = torch.randperm(len(self.train), generator=self.generator)
+        else:
+            places = torch.multinomial(self.draw, len(self.train), replacement=True, generator=self.generator)
+        return self.train[places.to(self.train.device)]
+
+
+def _optimizer(head: "nn.Module", settings: HeadSettings) -> "torch.optim.Optimizer":
     from torch import optim
 
     lr, decay = settings.lr, settings.weight_decay
@@ -142,34 +196,7 @@ def _optimizer(head: "nn.Linear", settings: HeadSettings) -> "torch.optim.Optimi
     return kind(head.parameters(), lr=lr, weight_decay=decay)
 
 
-def _one_epoch(
-    head: "nn.Linear",
-    optimizer: "torch.optim.Optimizer",
-    x: "Tensor",
-    y: "Tensor",
-    order: "Tensor",
-    settings: HeadSettings,
-) -> tuple[float, float]:
-    import torch
-    from torch.nn import functional
-
-    total = torch.zeros((), device=x.device, dtype=torch.float64)
-    right = torch.zeros((), device=x.device, dtype=torch.int64)
-    for rows in order.split(settings.batch_size):
-        features, labels = x.index_select(0, rows).float(), y.index_select(0, rows)
-        if settings.dropout:
-            features = functional.dropout(features, settings.dropout)
-        logits = head(features)
-        loss = functional.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(rows)
-        right += (logits.detach().argmax(1) == labels).sum()
-    return float(total) / len(order), int(right) / len(order)
-
-
-def _measure(head: "nn.Linear", x: "Tensor", y: "Tensor", rows: "Tensor") -> tuple[float, float]:
+def _measure(head: "nn.Module", x: "Tensor", y: "Tensor", rows: "Tensor") -> tuple[float, float]:
     """Return the mean loss and the accuracy on some rows."""
     import torch
     from torch.nn import functional
