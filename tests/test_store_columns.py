@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CacheError
+from pipeline.store import columns, headers
 from pipeline.store.columns import LIBVER, MAX_ATTRIBUTES, inspect, read_columns, write_columns
 
 ATTRIBUTES = {"name": b"value", "version": np.int64(1)}
@@ -138,3 +139,73 @@ def test_data_that_ends_after_the_file_is_refused():
         last = max(place.offset + ARRAYS[name].nbytes for name, place in places.items())
         with pytest.raises(CacheError, match="is not stored in one piece inside the file"):
             inspect(file, NAMES, last - 1, "here")
+
+
+class TestOneHeaderForManyFiles:
+    """Files that differ in their data alone are parsed once; what else differs is parsed anew."""
+
+    @pytest.fixture
+    def parsed(self, monkeypatch):
+        """How often HDF5 was asked."""
+        headers._known.clear()
+        asked = []
+        real = columns.inspect
+
+        def counted(*arguments):
+            asked.append(arguments[3])
+            return real(*arguments)
+
+        monkeypatch.setattr(columns, "inspect", counted)
+        return asked
+
+    def test_other_data_behind_the_same_header_is_read_without_hdf5(self, parsed):
+        other = {**ARRAYS, "floats": ARRAYS["floats"] + 1}
+        first = read_columns(write_columns(ATTRIBUTES, ARRAYS), NAMES, "first")
+        second = read_columns(write_columns(ATTRIBUTES, other), NAMES, "second")
+        assert parsed == ["first"]
+        assert first[0] == second[0]
+        assert (second[1]["floats"] == other["floats"]).all()
+        second[0]["name"] = "changed"  # a copy: it harms nobody else
+        assert read_columns(write_columns(ATTRIBUTES, ARRAYS), NAMES, "third")[0] == first[0]
+
+    def test_every_bit_outside_of_the_columns_matters(self, parsed):
+        data = write_columns(ATTRIBUTES, ARRAYS)
+        read_columns(data, NAMES, "first")
+        [header] = headers._known.values()
+        spans = [range(place.offset, place.end) for place in header.places.values()]
+        outside = [at for at in range(len(data)) if not any(at in span for span in spans)]
+        assert len(outside) == len(header.rest)
+        for at in outside[:: max(1, len(outside) // 200)]:
+            changed = bytearray(data)
+            changed[at] ^= 1
+            assert headers.known_header(bytes(changed), NAMES, ()) is None
+        for span in spans:
+            changed = bytearray(data)
+            changed[span.start] ^= 1
+            assert headers.known_header(bytes(changed), NAMES, ()) is header
+
+    def test_other_attributes_names_or_sizes_are_parsed_anew(self, parsed):
+        read_columns(write_columns(ATTRIBUTES, ARRAYS), NAMES, "first")
+        read_columns(write_columns({**ATTRIBUTES, "version": np.int64(2)}, ARRAYS), NAMES, "second")
+        longer = {**ARRAYS, "names": ARRAYS["names"].astype("S3")}
+        read_columns(write_columns(ATTRIBUTES, longer), NAMES, "third")
+        with pytest.raises(CacheError):
+            read_columns(write_columns(ATTRIBUTES, ARRAYS), ("floats",), "fourth")
+        assert parsed == ["first", "second", "third", "fourth"]
+
+    def test_a_header_that_lies_within_a_column_is_not_kept(self, parsed):
+        """Else the data of one file would say what another holds."""
+        data = write_columns(ATTRIBUTES, ARRAYS)
+        with h5py.File.in_memory(data) as file:
+            attributes, places = inspect(file, NAMES, len(data), "here")
+        headers._known.clear()
+        inside = places["floats"].offset
+        for walked, kept in (([(inside - 4, 4)], 1), ([(inside - 4, 5)], 0), ([(0, 48), (inside + 8, 1)], 0)):
+            headers._known.clear()
+            headers.keep_header(data, NAMES, (), attributes, places, walked)
+            assert len(headers._known) == kept
+
+    def test_only_so_many_are_kept(self, parsed):
+        for size in range(1, 2 * headers.KEPT):
+            read_columns(write_columns({}, {"column": np.zeros(size * 100)}), ("column",), "here")
+        assert len(headers._known) == headers.KEPT

@@ -6,12 +6,12 @@ memory than there is (shapes, compression). None of that is needed here, so none
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import CacheError
+from pipeline.store.headers import Header, Place, keep_header, known_header
 from pipeline.store.skeleton import check_skeleton
 from pipeline.store.verified import REPAIR
 
@@ -24,15 +24,6 @@ MAX_ATTRIBUTES = 16
 MAX_ATTRIBUTE_BYTES = 60_000
 KINDS = "iufS"
 """Kinds of numpy's dtypes that a column may have: integers, floats and fixed-length bytes."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a column lies in the bytes of its file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
 
 
 def write_columns(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], **layout: int) -> bytes:
@@ -65,23 +56,35 @@ def read_columns(
         CacheError: naming `where`, if it is anything but a file with exactly these columns, and perhaps those that
             are `optional`, each stored in one piece inside it.
     """
-    import h5py
-
-    check_skeleton(lambda offset, count: bytes(data[offset : offset + count]), where)
     try:
-        with h5py.File.in_memory(data) as file:
-            attributes, places = inspect(file, names, len(data), where, optional)
+        header = known_header(data, names, optional) or _parsed(data, names, where, optional)
         columns = {
             name: np.frombuffer(data, place.dtype, count=math.prod(place.shape), offset=place.offset).reshape(
                 place.shape
             )
-            for name, place in places.items()
+            for name, place in header.places.items()
         }
     except CacheError:
         raise
     except Exception as error:  # whatever HDF5, h5py and numpy make of what somebody else has written
         raise CacheError(f"{where} is not a file of this cache: {error}", REPAIR) from error
-    return attributes, columns
+    return dict(header.attributes), columns
+
+
+def _parsed(data: bytes | memoryview, names: tuple[str, ...], where: str, optional: tuple[str, ...]) -> Header:
+    """Let HDF5 say what the file is, after a look at all that it follows."""
+    import h5py
+
+    walked: list[tuple[int, int]] = []
+
+    def read(offset: int, count: int) -> bytes:
+        walked.append((offset, count))
+        return bytes(data[offset : offset + count])
+
+    check_skeleton(read, where)
+    with h5py.File.in_memory(data) as file:
+        attributes, places = inspect(file, names, len(data), where, optional)
+    return keep_header(data, names, optional, attributes, places, walked)
 
 
 def inspect(

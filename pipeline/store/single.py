@@ -19,9 +19,10 @@ import numpy as np
 
 from pipeline.digest import CHUNK_BYTES, is_sealed, sha256_bytes
 from pipeline.errors import CacheError
-from pipeline.store.columns import LIBVER, Place, inspect, set_attributes
+from pipeline.store.columns import LIBVER, inspect, set_attributes
 from pipeline.store.commit import disk_errors, new_file, sync_folder, temporary_folder, write_new
 from pipeline.store.entry import Entry, open_entry
+from pipeline.store.headers import Place
 from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
 from pipeline.store.manifest import check_manifest
 from pipeline.store.publish import complete_manifest, publish_entry
