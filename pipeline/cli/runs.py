@@ -43,7 +43,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
             (
                 run.id,
                 body["cache"]["id"][:8],
-                body["backbone"]["name"].rpartition("/")[2],
+                body["backbone"]["name"].removeprefix("torchvision/"),
                 f"{settings['optimizer']} {settings['lr']:g} x{settings['epochs']}",
                 "–" if val is None else percent(val),
                 "–" if test is None else percent(test),

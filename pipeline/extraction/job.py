@@ -232,10 +232,10 @@ def prepare(
     for note in listing.notes:
         logger.warning("%s", note)
     space = FeatureSpace(
-        architecture=backbone.name,
+        architecture=backbone.architecture,
         weights=backbone.weights_digest,
         layer=backbone.layer,
-        pool="none",
+        pool=backbone.pool,
         preprocess=backbone.preprocess.to_json(),
         dtype="float32",
         store_dtype=store_dtype,

@@ -61,6 +61,8 @@ def extract(
     *,
     backbone: str,
     weights: str = "DEFAULT",
+    layer: str | None = None,
+    pool: str | None = None,
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -90,8 +92,10 @@ def extract(
 
     Args:
         source: a folder, `digits`, or a torchvision data set's name.
-        backbone: a torchvision classification model.
-        weights: `DEFAULT`, one of torchvision's names, `none` (random, seed 0) or a .safetensors/.pth file.
+        backbone: a torchvision classification model, `timm/<model>`, or `package.module:function`.
+        weights: `DEFAULT`, one of the library's names, `none` (random, seed 0) or a .safetensors/.pth file.
+        layer: a module whose output is kept, `input:<module>` for its input; default the original classifier's input.
+        pool: `avg`, `max`, `cls`, `cls+avg` or `none`; of a layer's maps and tokens the default is `avg`.
         image_size: pixels of a side of what the network sees; default as the weights'.
         mean: of pixels in [0, 1], one value or three; default as the weights'.
         std: as `mean`.
@@ -124,7 +128,9 @@ def extract(
         raise UsageError(f"on-bad-image is fail or skip, not {on_bad_image!r}")
     opened = open_source(source, data_root=Path(data_root), follow_symlinks=follow_symlinks)
     wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout)
-    network = load_backbone(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
+    network = load_backbone(
+        backbone, weights=weights, layer=layer, pool=pool, image_size=image_size, mean=mean, std=std
+    )
     job = prepare(
         opened,
         network,
