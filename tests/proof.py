@@ -3,7 +3,8 @@ logits of a separately built original model on images that its own library's tra
 
     python tests/proof.py [NAME…]     a line a model, all torchvision models and one of each timm module by default
 
-Random weights from seed 0; the classifiers of the original are drawn anew, because some begin with zeros. Nothing of
+Random weights from seed 0; the classifiers of the original are drawn anew, because some begin with zeros, and
+scales that begin with next to nothing are made 1, because else all images would give the same features. Nothing of
 the original runs between features and logits but its last layers: with several, or something behind them, the
 original is run on a black image with the classifiers' inputs replaced by the features, so that what depends on
 anything else shows.
@@ -47,6 +48,10 @@ volo_d1_224 xception41p xcit_nano_12_p8_224
 """One model of each timm module that has classifiers, the smallest, and those whose heads are of another kind."""
 
 
+LIVELY = 1e-4
+"""Features of different images must differ by this, or the proof would hold for a constant."""
+
+
 def torchvision_names() -> list[str]:
     return sorted(models.list_models(module=models))
 
@@ -77,10 +82,12 @@ def original(name: str) -> tuple[nn.Module, list[str], object]:
         ]
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
     else:
+        transform = models.get_model_weights(name).DEFAULT.transforms()
         more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        if name.startswith("vit_"):
+            more["image_size"] = transform.crop_size[0]
         network = models.get_model(name, **more)
         last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1:]
-        transform = models.get_model_weights(name).DEFAULT.transforms()
     names = {id(module): key for key, module in network.named_modules()}
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -91,12 +98,22 @@ def original(name: str) -> tuple[nn.Module, list[str], object]:
     return network.eval(), [names[id(module)] for module in last], transform
 
 
+def enliven(network: nn.Module) -> bool:
+    """Make constant scales that begin near zero 1. Return whether there are any."""
+    found = False
+    with torch.no_grad():
+        for value in network.parameters():
+            if value.numel() > 1 and 0 < float(value.abs().max()) <= 0.1 and bool((value == value.flatten()[0]).all()):
+                value.fill_(1)
+                found = True
+    return found
+
+
 def extracted(name: str, root: Path, **options) -> torch.Tensor:
     """Features of the photos under `root`, read back from the cache."""
     made = pipeline.extract(
         str(root / "photos"),
         backbone=name,
-        weights="none",
         batch_size=4,
         workers=1,
         test_fraction=0,
@@ -109,9 +126,21 @@ def extracted(name: str, root: Path, **options) -> torch.Tensor:
 def prove(name: str, root: Path) -> tuple[float, int]:
     """Return the largest difference of logits relative to the largest logit, and d."""
     paths = photos(root / "photos")
-    features = extracted(name, root)
     network, last, transform = original(name)
     images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+    weights = "none"
+
+    def extract(**layer) -> torch.Tensor:
+        return extracted(name, root, weights=weights, **layer)
+
+    if enliven(network):
+        weights = keep(network, root / "lively.pth")
+    features = extract()
+    if spread(features) < LIVELY:
+        calibrate(network, images)
+        weights = keep(network, root / "calibrated.pth")
+        features = extract()
+    assert spread(features) >= LIVELY, f"{name}: all images give the same features"
     seen: dict[str, list[torch.Tensor]] = {key: [] for key in last}
     handles = [
         network.get_submodule(key).register_forward_pre_hook(lambda _, given, key=key: seen[key].append(given[0]))
@@ -121,21 +150,45 @@ def prove(name: str, root: Path) -> tuple[float, int]:
         logits = network(images)
         for handle in handles:
             handle.remove()
-        again = head(name, network, last, seen, features, images, root)
-    apart = float((features - features[0]).abs().max() / features.abs().max())
-    assert apart > 1e-4, f"{name}: all images give the same features"
+        again = head(name, network, last, seen, features, images, extract)
+    if not last:
+        logits, again = logits.flatten(1), again.flatten(1)
     assert logits.shape == again.shape, f"{name}: {tuple(again.shape)}"
     return float((again - logits).abs().max() / logits.abs().max()), features.shape[1]
 
 
-def head(name, network, last, seen, features, images, root) -> torch.Tensor:
+def spread(features: torch.Tensor) -> float:
+    """How far features of different images are apart, relative to the largest."""
+    return float((features - features[0]).abs().max() / features.abs().max())
+
+
+def keep(network: nn.Module, path: Path) -> str:
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+def calibrate(network: nn.Module, images: torch.Tensor) -> None:
+    """Give every BatchNorm the statistics of the images, without which random deep networks see no difference."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()
+    with torch.no_grad():
+        network(images)
+    network.eval()
+
+
+def head(name, network, last, seen, features, images, extract) -> torch.Tensor:
     """The logits of the original's last layers on cached features."""
+    if not last:  # an encoder without a head: what it returns is kept, whole or averaged
+        return extract(pool="none")
     if name.startswith("squeezenet"):
-        unpooled = extracted(name, root, layer="features", pool="none")
+        unpooled = extract(layer="features", pool="none")
         assert torch.allclose(unpooled.mean((2, 3)), features, rtol=1e-5, atol=1e-7)
         return network.classifier(unpooled).flatten(1)
     if name.startswith("timm/volo"):
-        tokens = extracted(name, root, layer="norm", pool="none")
+        tokens = extract(layer="norm", pool="none")
         assert torch.equal(tokens[:, 0], features)
         return network.head(tokens[:, 0]) + 0.5 * network.aux_head(tokens[:, 1:]).amax(1)
     if len(last) == 1:

@@ -167,8 +167,9 @@ def cut_original(original: Original, layers: Sequence[str | None], pool: str | N
         UsageError: if a layer is unknown or gives no tensor, or cannot be pooled so.
     """
     built = original.built
-    asked = [None if layer == built.layer and pool in (None, "none") else layer for layer in layers]
-    if asked == [None] and pool in (None, "none") and built.architecture.startswith(TORCHVISION.prefix):
+    usual = pool is None or (pool == "none" and bool(built.classifiers))
+    default = [usual and layer in (None, built.layer) for layer in layers]
+    if default == [True] and built.architecture.startswith(TORCHVISION.prefix):
         # What torchvision's networks return is what their classifier returns: without it they stay plain modules.
         (last,) = built.classifiers
         width = input_width(built.network.get_submodule(last))
@@ -178,21 +179,33 @@ def cut_original(original: Original, layers: Sequence[str | None], pool: str | N
     from pipeline.backbones.taps import Tapped, default_point, point_of
 
     points = [
-        point_of(built.network, layer or built.layer, pool)
-        if layer is not None or pool not in (None, "none")
-        else default_point(built.layer, built.pool)
-        for layer in asked
+        default_point(built.layer, built.pool) if whole else point_of(built.network, layer or built.layer, pool)
+        for layer, whole in zip(layers, default, strict=True)
     ]
     size = original.preprocess.crop
     with torch.inference_mode(), _explained(original.name, size):
         resolved = Tapped(built.network, points, built.prefix_tokens).resolved(torch.zeros(2, 3, size, size))
     made = []
     for point, row_shape in resolved:
-        default = point.layer == built.layer
-        shown = "none" if default and point.pool == built.pool else point.pool
+        apart = built.classifiers if point.layer == built.layer else ()
+        if apart and point.pool == built.pool and len(row_shape) > 1:
+            raise UsageError(
+                f"the classifier of {original.name} is given {row_shape} an image, not a vector of features",
+                "Take a layer with --layer and --pool: `pipeline backbones NAME --layers` lists them.",
+            )
+        shown = "none" if apart and point.pool == built.pool else point.pool
         tapped = Tapped(built.network, [point], built.prefix_tokens)
-        made.append(_backbone(original, point.layer, shown, row_shape, tapped, built.classifiers if default else ()))
+        made.append(_backbone(original, point.layer, shown, row_shape, tapped, apart))
     return made
+
+
+def together(backbones: Sequence[Backbone]) -> "nn.Module":
+    """Return images (b, 3, h, w) to a tuple of the features of each of several cuts of one original."""
+    from pipeline.backbones.taps import Tapped
+
+    taps = [backbone.network for backbone in backbones if isinstance(backbone.network, Tapped)]
+    assert len(taps) == len(backbones), "a network without its classifier has one output"
+    return Tapped(taps[0].network, [point for tap in taps for point in tap.points], taps[0].prefix_tokens)
 
 
 def _backbone(

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pipeline.backbones.family import BackboneInfo, Built
 from pipeline.backbones.preprocess import Preprocess
@@ -76,6 +78,7 @@ class CustomFamily:
             f"{plain}{SOURCE}{_source_digest(function)}",
             network,
             (),
+            pool="",
             prefix_tokens=int(getattr(network, "num_prefix_tokens", 0)),
             preprocess=_preprocess(plain, fields),
         )
@@ -107,6 +110,10 @@ def _function(plain: str) -> Callable[[], Any]:
     return function  # type: ignore[no-any-return]
 
 
+_SEEN: "WeakKeyDictionary[ModuleType, str]" = WeakKeyDictionary()
+"""Digests of source files when their modules were first used: code in memory is that of those bytes."""
+
+
 def _source_digest(function: Callable[[], Any]) -> str:
     try:
         path = inspect.getsourcefile(inspect.unwrap(function))
@@ -116,7 +123,11 @@ def _source_digest(function: Callable[[], Any]) -> str:
         raise UsageError(
             f"{function!r} has no source file, so what it computes has no name", "Define it in a .py file."
         )
-    return sha256_file(Path(path))
+    digest = sha256_file(Path(path))
+    module = sys.modules.get(inspect.unwrap(function).__module__)
+    if module is not None and _SEEN.setdefault(module, digest) != digest:
+        raise DataError(f"{path} has changed since it was imported", "Start Python anew.")
+    return digest
 
 
 def _preprocess(plain: str, fields: dict[str, Any]) -> Preprocess:

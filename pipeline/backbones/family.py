@@ -36,7 +36,8 @@ class Built:
     classifiers: tuple[str, ...]
     """Dotted names of the last layers, whose inputs are the features. Empty: the output itself is."""
     pool: str = "none"
-    """How the classifier's input is pooled to a vector by default; only SqueezeNet's needs it."""
+    """How the default cut becomes a vector: of a classifier's input only SqueezeNet's map and the tokens of CLIP's
+    ResNets need it. An empty string: averaged, if it is a map or tokens."""
     prefix_tokens: int = 0
     """Class, distillation and register tokens in front of the image's."""
     preprocess: Preprocess | None = None

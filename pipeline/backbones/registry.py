@@ -7,6 +7,7 @@ from pipeline.backbones.custom import CustomFamily
 from pipeline.backbones.family import BackboneInfo, Family
 from pipeline.backbones.timm_family import TimmFamily
 from pipeline.backbones.vision import TorchvisionFamily
+from pipeline.backbones.weights import RANDOM
 from pipeline.errors import UsageError, nearest
 
 TORCHVISION, TIMM, CUSTOM = TorchvisionFamily(), TimmFamily(), CustomFamily()
@@ -53,6 +54,17 @@ def find_backbones(pattern: str) -> list[BackboneInfo]:
     families = {family.prefix: family for family in (TORCHVISION, TIMM)}
     build = len(found) <= SIZED
     return [families[name.partition("/")[0] + "/"].describe(name.partition("/")[2], build=build) for name in found]
+
+
+def list_layers(name: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a network's default cut, and the name and class of each of its modules, in order.
+
+    Raises:
+        UsageError: if there is no such network.
+    """
+    family, plain = find_family(name)
+    built = family.build(plain, RANDOM, None)
+    return built.layer, [(layer, type(module).__name__) for layer, module in built.network.named_modules() if layer]
 
 
 def _timm_names() -> list[str]:

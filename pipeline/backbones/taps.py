@@ -79,9 +79,9 @@ class Tapped(nn.Module):
 
     def __init__(self, network: nn.Module, points: Sequence[Point], prefix_tokens: int = 0) -> None:
         super().__init__()
-        self.network = network
+        self.network: nn.Module = network
         self.points = tuple(points)
-        self.prefix_tokens = prefix_tokens
+        self.prefix_tokens: int = prefix_tokens
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the network up to the last point."""

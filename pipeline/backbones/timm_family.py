@@ -110,12 +110,11 @@ class TimmFamily:
             fill(network, state, weights, (*classifiers, AUXILIARY))
         if hasattr(network, AUXILIARY):
             setattr(network, AUXILIARY, None)
-        return Built(
-            self.prefix + plain,
-            network,
-            classifiers,
-            prefix_tokens=int(getattr(network, "num_prefix_tokens", 0)),
-        )
+        prefix_tokens = int(getattr(network, "num_prefix_tokens", 0))
+        pool = "none" if classifiers else ""
+        if _is_token_pool(network, classifiers):
+            prefix_tokens, pool = 1, "cls"
+        return Built(self.prefix + plain, network, classifiers, pool, prefix_tokens)
 
 
 def weight_tags(plain: str) -> list[str]:
@@ -185,6 +184,14 @@ def _classifiers(network: "nn.Module") -> tuple[str, ...]:
     names = (said,) if isinstance(said, str) else tuple(said)
     there = dict(network.named_modules())
     return tuple(name for name in names if name != AUXILIARY and isinstance(there.get(name), nn.Linear | nn.Conv2d))
+
+
+def _is_token_pool(network: "nn.Module", classifiers: tuple[str, ...]) -> bool:
+    """Tell whether the classifier is the projection inside CLIP's attention pool, which is given all tokens."""
+    if len(classifiers) != 1:
+        return False
+    around = network.get_submodule(classifiers[0].rpartition(".")[0])
+    return getattr(around, "pool_type", None) == "token"
 
 
 @cache

@@ -64,13 +64,13 @@ class TorchvisionFamily:
         return preprocess_of(own), f"{plain} {own.name}"
 
     def build(self, plain: str, weights: str, image_size: int | None) -> Built:
-        """Return the whole network with its weights.
+        """Return the whole network with its weights; a vision transformer without torchvision's own for `image_size`.
 
         Torchvision's own builder loads its own weights: it knows their old keys and the options that go with them.
         """
         member = named_weights(plain, weights)
         try:
-            network = build(plain, member)
+            network = build(plain, member, image_size)
         except (OSError, RuntimeError) as error:
             if member is None:
                 raise
@@ -121,13 +121,18 @@ def preprocess_of(weights: Any) -> Preprocess:  # noqa: ANN401 - a torchvision W
     )
 
 
-def build(plain: str, weights: Any = None) -> "nn.Module":  # noqa: ANN401 - a torchvision WeightsEnum member
-    """Return the original, whole network with torchvision's `weights`, or random ones drawn from the current seed."""
+def build(plain: str, weights: Any = None, image_size: int | None = None) -> "nn.Module":  # noqa: ANN401 - as above
+    """Return the original, whole network with torchvision's `weights`, or random ones drawn from the current seed.
+
+    `image_size` is for vision transformers, which are built for one; weights of torchvision's bring theirs.
+    """
     from torchvision import models
 
     more: dict[str, Any] = {}
     if weights is None and plain in ("googlenet", "inception_v3"):
         more["init_weights"] = True  # unless told, they warn that their initialisation will change
+    if weights is None and plain.startswith("vit_") and image_size is not None:
+        more["image_size"] = image_size
     network: nn.Module = models.get_model(plain, weights=weights, **more)
     return network
 
