@@ -74,12 +74,10 @@ def original(name: str) -> tuple[nn.Module, list[str], object]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = timm.create_model(name.removeprefix("timm/"))
-        named = network.get_classifier()
-        named = list(named) if isinstance(named, tuple | nn.ModuleList) else [named]
-        flat = [one for item in named for one in (item if isinstance(item, nn.ModuleList) else [item])]
-        last = [leaf for item in flat for leaf in item.modules() if isinstance(leaf, nn.Linear | nn.Conv2d)][
-            -len(flat) :
-        ]
+        said = network.pretrained_cfg.get("classifier") or ()
+        there = dict(network.named_modules())
+        heads = [there.get(key) for key in ((said,) if isinstance(said, str) else said)]
+        last = [module for module in heads if isinstance(module, nn.Linear | nn.Conv2d)]
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
     else:
         transform = models.get_model_weights(name).DEFAULT.transforms()

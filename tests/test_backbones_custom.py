@@ -1,6 +1,8 @@
 """The user's own networks: found, described by their source file, refused with one line."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +116,10 @@ def test_the_same_model_end_to_end_until_its_source_changes(mine, photos):
     assert (again.computed, again.space != made.space) == (36, True)
     with pytest.raises(DataError, match="the source file of my_networks:sized has changed"):
         pipeline.evaluate(run.run, end_to_end=True, workers=1)
+
+
+def test_the_page_on_backbones_shows_one_that_works(mine):
+    page = (Path(__file__).parent.parent / "docs" / "BACKBONES.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    mine.write_text(code)
+    assert load_backbone("my_networks:tiny").row_shape == (8,)
