@@ -2,12 +2,13 @@
 # make test   lint, types and all tests (sets everything up)
 # make torture the whole fault campaign (about an hour on 2 cores); `make test` runs a sample of it
 # make parity the proof on 2,000 real images, where they are to be had (about 4 minutes on 2 cores)
+# make check-backbones the proof of every cut: all torchvision models, one of each timm family (half an hour)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity lint fix clean
+.PHONY: demo test torture parity check-backbones lint fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pipeline demo
@@ -22,6 +23,11 @@ torture: $(VENV)/.installed-dev
 # Bit-for-bit parity on 2,000 real images with the reference recipe; needs ../shared or PIPELINE_SHARED.
 parity: $(VENV)/.installed-dev
 	PIPELINE_PARITY_IMAGES=2000 PIPELINE_PARITY_EPOCHS=5 $(BIN)/python -m pytest tests/test_shared.py
+
+# The original last layer on features read back from a real extract gives the original's logits; a line a model.
+check-backbones: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[timm]'
+	$(BIN)/python tests/proof.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

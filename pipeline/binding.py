@@ -26,7 +26,7 @@ def entry_of(run: Run, cache: str | Path | None, cache_dir: Path) -> Entry:
         raise CacheError(
             f"run {run.id} was trained on cache entry {trained['id']}, which is gone: {error.message}",
             f"Extract it again (pipeline extract {run.body['source']['spec']} "
-            f"--backbone {run.body['backbone']['name'].rpartition('/')[2]} …), or name another with --cache.",
+            f"--backbone {run.body['backbone']['name'].removeprefix('torchvision/')} …), or name another with --cache.",
         ) from error
     if entry.manifest["id"][: len(trained["id"])] != trained["id"]:
         raise CacheError(f"{path} is entry {entry.id}, run {run.id} was trained on {trained['id']}", "Use --cache.")

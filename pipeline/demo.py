@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones.engines import cpu_threads, default_threads
-from pipeline.backbones.registry import build
+from pipeline.backbones.vision import build
 from pipeline.backbones.weights import read_state
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.features import Features, open_cache

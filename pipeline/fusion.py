@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONVOLUTIONAL_CLASSIFIER = "torchvision/squeezenet"
-"""Networks whose last layer is a convolution over the map that the cut pools."""
+"""Networks whose last layer is a convolution over the map that the default cut pools."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Mo
 
     An ordinary `nn.Module` in eval mode on the CPU, with the head where the original classifier was (`.fc`,
     `.classifier[-1]`, …): its state dict loads into the library's own model of so many classes. Where the backbone
-    was cut elsewhere (`--layer`), an `nn.Sequential` of `backbone` and `head`. It takes what the original takes:
+    was cut elsewhere (`--layer`), or had no or several classifiers, an `nn.Sequential` of `backbone` and `head`. It takes what the original takes:
     float32 images (b, 3, h, w), resized and normalised as `Preprocess` says, and gives logits (b, c). All
     parameters can be trained further.
 
@@ -62,19 +62,49 @@ def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Mo
 
 
 def fused_network(backbone: Backbone, head: Head) -> "nn.Module":
-    """Return the backbone's network, changed in place, with the head where its classifier was cut off."""
+    """Return the backbone's network, changed in place, with the head where its classifier was cut off.
+
+    Where it has not one classifier that a layer of vectors can stand in for, a sequence of both.
+    """
     from torch import nn
 
+    from pipeline.backbones.taps import Tapped
+
     network, module = backbone.network, head.module()
-    where, _, name = backbone.layer.partition(":")
-    if where != "input":
-        network = nn.Sequential(OrderedDict(backbone=network, head=module))
-    elif backbone.name.startswith(CONVOLUTIONAL_CLASSIFIER):
+    if not isinstance(network, Tapped):
+        _put(network, backbone.layer.partition(":")[2], module, backbone.name)
+        return network.eval()
+    whole = network.network
+    if len(backbone.apart) == 1 and all(point.pool == "none" for point in network.points):
+        [name] = backbone.apart
+        there = whole.get_submodule(name)
+        stand_in = _convolution(module) if isinstance(there, nn.Conv2d) else module
+        if stand_in is not None:
+            whole.set_submodule(name, stand_in)
+            return whole.eval()
+    return nn.Sequential(OrderedDict(backbone=network, head=module)).eval()
+
+
+def _put(network: "nn.Module", name: str, module: "nn.Module", architecture: str) -> None:
+    """Put a head where torchvision's classifier was."""
+    from torch import nn
+
+    if architecture.startswith(CONVOLUTIONAL_CLASSIFIER):
         # Its own classifier pools behind a convolution and a ReLU, which would clip logits: pool first.
         network.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), module)
     else:
         network.set_submodule(name, module)
-    return network.eval()
+
+
+def _convolution(module: "nn.Module") -> "nn.Conv2d | None":
+    """Return a linear head as a convolution of one pixel, None for other heads."""
+    from torch import nn
+
+    if not isinstance(module, nn.Linear):
+        return None
+    layer: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, module.in_features, module.out_features, 1)
+    layer.load_state_dict({"weight": module.weight.detach()[:, :, None, None], "bias": module.bias.detach()})
+    return layer
 
 
 def image_model(network: "nn.Module", preprocess: Preprocess, description: dict[str, Any] | None = None) -> "nn.Module":

@@ -64,7 +64,9 @@ def rebuild_backbone(space: dict[str, Any], weights: str) -> Backbone:
             f"this version cannot do the preprocess that the features were made with: {error}",
             "Extract again, or use the version of this package that made them.",
         ) from error
-    backbone = load_backbone(space["architecture"], weights=weights, preprocess=preprocess)
+    backbone = load_backbone(
+        space["architecture"], weights=weights, layer=space["layer"], pool=space["pool"], preprocess=preprocess
+    )
     if backbone.weights_digest != space["weights"]:
         raise DataError(
             f"the weights {weights} of {space['architecture']} are not those the features were made with",

@@ -71,7 +71,7 @@ def test_preprocess_is_the_weights_own_unless_asked_otherwise():
     assert changed.preprocess_from.endswith("your image size, std")
     given = Preprocess(40, 33, "nearest", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
     taken = load_backbone(NAME, weights="none", preprocess=given)
-    assert taken.preprocess is given
+    assert taken.preprocess == given
     assert taken.weights_digest == own.weights_digest == changed.weights_digest
 
 

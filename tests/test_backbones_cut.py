@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.backbones.cut import cut, feature_width, last_layer
+from pipeline.backbones.cut import cut, input_width
 from pipeline.backbones.engines import cpu_threads
-from pipeline.backbones.registry import backbone_names, build
+from pipeline.backbones.vision import TorchvisionFamily, build, last_layer
 
 
 def seeded(name: str) -> nn.Module:
@@ -48,7 +48,9 @@ def some_images(size: int) -> torch.Tensor:
 )
 def test_last_layer_on_the_features_gives_the_original_logits(name, size, dim):
     images = some_images(size)
-    network, layer = cut(seeded(name))
+    network = seeded(name)
+    layer = last_layer(network)
+    cut(network, [layer])
     with torch.inference_mode():
         features = network.eval()(images)
         del network
@@ -60,7 +62,7 @@ def test_last_layer_on_the_features_gives_the_original_logits(name, size, dim):
         logits = original(images)
         again = last(features)
     assert features.shape == (2, dim)
-    assert feature_width(original) == dim
+    assert input_width(last) == dim
     assert logits.shape == (2, 1000)
     assert float((features[0] - features[1]).abs().max() / features.abs().max()) > 1e-3
     assert float((again - logits).abs().max() / logits.abs().max()) <= 1e-5
@@ -70,7 +72,9 @@ def test_last_layer_on_the_features_gives_the_original_logits(name, size, dim):
 def test_squeezenets_features_are_the_pooled_map_that_its_convolution_sees(name):
     images = some_images(40)
     original = seeded(name)
-    network, layer = cut(seeded(name))
+    network = seeded(name)
+    layer = last_layer(network)
+    cut(network, [layer])
     with torch.inference_mode():
         unpooled = original.features(images)
         features = network.eval()(images)
@@ -92,7 +96,7 @@ ONE_OF_EACH = [
 
 def test_one_of_each_family_is_tried():
     families = {name.split("_")[0].rstrip("0123456789") for name in ONE_OF_EACH}
-    assert {name.split("_")[0].rstrip("0123456789") for name in backbone_names()} <= families
+    assert {name.split("_")[0].rstrip("0123456789") for name in TorchvisionFamily().names()} <= families
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -106,7 +110,9 @@ def test_last_layer_is_the_one_with_a_logit_for_each_class(name):
 
 
 def test_dropout_in_front_of_the_classifier_does_nothing_in_eval_mode():
-    network, layer = cut(models.alexnet(num_classes=3))
+    network = models.alexnet(num_classes=3)
+    layer = last_layer(network)
+    cut(network, [layer])
     assert layer == "classifier.6"
     assert isinstance(network.classifier[6], nn.Identity)
     with torch.inference_mode():
@@ -117,3 +123,8 @@ def test_dropout_in_front_of_the_classifier_does_nothing_in_eval_mode():
 def test_a_network_without_a_layer_to_cut_at_is_refused():
     with pytest.raises(ValueError, match="neither a Linear nor a convolution"):
         last_layer(nn.Sequential(nn.ReLU()))
+
+
+def test_what_is_no_last_layer_is_refused():
+    with pytest.raises(ValueError, match="ReLU is no last layer"):
+        input_width(nn.ReLU())

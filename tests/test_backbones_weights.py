@@ -13,8 +13,8 @@ from torchvision import models
 
 from pipeline.backbones.backbone import load_backbone
 from pipeline.backbones.engines import cpu_threads
-from pipeline.backbones.registry import build
-from pipeline.backbones.weights import fill, load_network, named_weights, read_state, state_digest
+from pipeline.backbones.vision import TorchvisionFamily, build, named_weights
+from pipeline.backbones.weights import fill, read_state, state_digest
 from pipeline.errors import DataError, UsageError
 
 NAME = "shufflenet_v2_x0_5"
@@ -186,9 +186,9 @@ def test_names_are_found_in_any_case_and_unknown_ones_met_with_the_nearest():
     assert named_weights("resnet50", "imagenet1k_v1").name == "IMAGENET1K_V1"
     assert named_weights("resnet50", "none") is None
     with pytest.raises(UsageError, match=r"unknown weights 'IMAGENET_V1' for resnet50.*Did you mean 'IMAGENET1K_V1'"):
-        load_network("resnet50", "IMAGENET_V1")
+        TorchvisionFamily().build("resnet50", "IMAGENET_V1", None)
     with pytest.raises(DataError, match="no weights file"):
-        load_network("resnet50", "gone.pth")
+        TorchvisionFamily().build("resnet50", "gone.pth", None)
 
 
 def test_a_failed_download_says_what_else_there_is(monkeypatch, tmp_path):

@@ -122,11 +122,11 @@ def test_interrupted_work_is_planned_as_resumed_with_what_is_left(made, tmp_path
 
 def test_what_is_asked_for_is_new_rows_only(made, cache, monkeypatch):
     plan = plan_for(made[0], cache)
-    check_disk(replace(plan, free_bytes=0))
+    check_disk([replace(plan, free_bytes=0)])
     half = replace(plan, rows_to_compute=10, samples=20, bytes=2000)
-    check_disk(replace(half, free_bytes=1050))
+    check_disk([replace(half, free_bytes=1050)])
     with pytest.raises(CacheError, match=r"10 rows of features need 1,050 bytes, 1,049 are free") as caught:
-        check_disk(replace(half, free_bytes=1049))
+        check_disk([replace(half, free_bytes=1049)])
     assert "pipeline cache prune" in caught.value.hint
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     again = pipeline.extract(str(made[0]), cache_dir=cache, **JOB)

@@ -33,6 +33,7 @@ ONLY_IN = {
     "click": {"cli"},
     "rich": {"console"},
     "torchvision": {"sources", "backbones", "reference_loop", "doctor"},
+    "timm": {"backbones"},
     "subprocess": {"loading", "launch", "doctor"},
     "multiprocessing": {"loading", "launch"},
 }

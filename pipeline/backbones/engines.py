@@ -26,6 +26,9 @@ class Engine(Protocol):
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Return float32 features (b, *row) of uint8 images (b, h, w, 3). All calls have the same `b`."""
 
+    def all_features(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return the same for each layer of a network that gives several."""
+
 
 class ReferenceEngine:
     """The untouched module, NCHW, eager float32: what a plain PyTorch loop computes, bit for bit."""
@@ -45,11 +48,16 @@ class ReferenceEngine:
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Return float32 features (b, *row) of uint8 images (b, h, w, 3)."""
+        (only,) = self.all_features(pixels)
+        return only
+
+    def all_features(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return the same for each layer of a network that gives several."""
         import torch
 
         with torch.inference_mode(), exact_float32():
-            result: np.ndarray = self.network(self.scaled(pixels)).float().cpu().numpy()
-        return result
+            given = self.network(self.scaled(pixels))
+            return [rows.float().cpu().numpy() for rows in (given if isinstance(given, tuple) else (given,))]
 
     def scaled(self, pixels: np.ndarray) -> "Tensor":
         """Return what the network sees: float32 (b, 3, h, w), with the arithmetic of torchvision's transforms."""

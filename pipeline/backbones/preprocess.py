@@ -1,8 +1,8 @@
 """What happens to pixels before the network: one value, shared by everything that feeds images to a model.
 
 Resize and crop are done on uint8 with Pillow (in workers, on arrays), scaling and normalising in float32 by
-the engine on its device. Equal to torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on Pillow
-images, bit for bit.
+the engine on its device. Equal to torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` and to timm's
+evaluation transforms (crop modes center, squash and border) on Pillow images, bit for bit.
 """
 
 import math
@@ -19,24 +19,32 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 GREY = 3
+SHORTEST, SQUASH, BORDER = "shortest", "squash", "border"
+MODES = (SHORTEST, SQUASH, BORDER)
 MAX_RESIZED_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Shorter side to `resize`, the central `crop` x `crop`, scaled to [0, 1], minus `mean`, over `std`."""
+    """Resized to `resize`, the central `crop` x `crop`, scaled to [0, 1], minus `mean`, over `std`."""
 
     resize: int
-    """Pixels of the shorter side after resizing; the other side keeps the ratio, rounded down."""
+    """Pixels after resizing of the side that `mode` names."""
     crop: int
-    """Pixels of a side of the central square that the network sees; zeros are added where it is larger."""
+    """Pixels of a side of the central square that the network sees; borders are added where it is larger."""
     interpolation: str
     """A key of INTERPOLATIONS; Pillow's filters always antialias."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Three values each, R G B, for pixels in [0, 1]."""
+    mode: str = SHORTEST
+    """`shortest`: the shorter side is resized, the other keeps the ratio, rounded down; borders are zeros.
+    `squash`: both sides are, whatever the ratio. `border`: the longer side is, the other keeps the ratio, rounded;
+    borders have the mean's colour, so that nothing of the image is lost."""
 
     def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode {self.mode!r}, expected one of {', '.join(MODES)}")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation {self.interpolation!r}, expected one of {sorted(INTERPOLATIONS)}")
         if self.resize < 1 or self.crop < 1:
@@ -46,8 +54,13 @@ class Preprocess:
             raise ValueError(f"mean {self.mean} and std {self.std} must have 3 values, finite, std above 0")
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields, those that are not a choice included."""
+        """Return plain JSON fields, those that are not a choice included; `mode` only if it is not the usual one.
+
+        The names of spaces that are older than `mode` must not change.
+        """
         fields = asdict(self)
+        if self.mode == SHORTEST:
+            del fields["mode"]
         return {**fields, "mean": list(self.mean), "std": list(self.std), "colour": "RGB", "decoder": "pillow"}
 
     @classmethod
@@ -58,9 +71,10 @@ class Preprocess:
             ValueError: if they are not those of this version.
         """
         names = ("resize", "crop", "interpolation", "mean", "std", "colour", "decoder")
-        if set(value) != set(names):
+        if set(value) - {"mode"} != set(names):
             raise ValueError(f"preprocess with fields {sorted(value)}, expected {sorted(names)}")
-        made = cls(value["resize"], value["crop"], value["interpolation"], tuple(value["mean"]), tuple(value["std"]))
+        mean, std = tuple(value["mean"]), tuple(value["std"])
+        made = cls(value["resize"], value["crop"], value["interpolation"], mean, std, value.get("mode", SHORTEST))
         if made.to_json() != value:
             raise ValueError(f"preprocess {value} is none that this version knows")
         return made
@@ -83,26 +97,34 @@ class Preprocess:
         Raises:
             ValueError: if the image is so thin that resizing its shorter side makes it enormous.
         """
-        width, height = image.size
-        if min(width, height) != self.resize:
-            size = self._resized(width, height)
+        size = self._resized(*image.size)
+        if size != image.size:
             if size[0] * size[1] > MAX_RESIZED_PIXELS:
-                raise ValueError(f"{width} x {height} pixels would become {size[0]} x {size[1]}: too long and thin")
+                said = f"{image.width} x {image.height} pixels would become {size[0]} x {size[1]}"
+                raise ValueError(f"{said}: too long and thin")
             image = image.resize(size, INTERPOLATIONS[self.interpolation])
         return self._central(np.asarray(image))
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) after resizing, as torchvision's and timm's transforms round them."""
         short, long = min(width, height), max(width, height)
+        if self.mode == SQUASH:
+            return self.resize, self.resize
+        if self.mode == BORDER:
+            ratio = long / self.resize
+            return max(1, round(width / ratio)), max(1, round(height / ratio))
         longer = max(1, int(self.resize * long / short))
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
     def _central(self, pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
         if height < self.crop or width < self.crop:
-            # torchvision's center_crop: the smaller half of the padding goes left and on top.
-            left, top = max(0, self.crop - width) // 2, max(0, self.crop - height) // 2
-            right, bottom = max(0, self.crop - width + 1) // 2, max(0, self.crop - height + 1) // 2
-            pixels = np.pad(pixels, ((top, bottom), (left, right), (0, 0)))
+            # torchvision's and timm's center crop: the smaller half of the padding goes left and on top.
+            top, left = max(0, self.crop - height) // 2, max(0, self.crop - width) // 2
+            canvas = np.empty((max(height, self.crop), max(width, self.crop), 3), np.uint8)
+            canvas[:] = [round(255 * value) for value in self.mean] if self.mode == BORDER else 0
+            canvas[top : top + height, left : left + width] = pixels
+            pixels = canvas
             height, width = pixels.shape[:2]
         top, left = round((height - self.crop) / 2), round((width - self.crop) / 2)
         return pixels[top : top + self.crop, left : left + self.crop]

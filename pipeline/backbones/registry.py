@@ -1,116 +1,71 @@
-"""The backbones by name and what is known about them without building them."""
+"""All backbones by name, whatever their family."""
 
 import fnmatch
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
 
-from pipeline.backbones.preprocess import Preprocess
+from pipeline.backbones.custom import CustomFamily
+from pipeline.backbones.family import BackboneInfo, Family
+from pipeline.backbones.timm_family import TimmFamily
+from pipeline.backbones.vision import TorchvisionFamily
+from pipeline.backbones.weights import RANDOM
 from pipeline.errors import UsageError, nearest
 
-if TYPE_CHECKING:
-    from torch import nn
-
-PREFIX = "torchvision/"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TORCHVISION, TIMM, CUSTOM = TorchvisionFamily(), TimmFamily(), CustomFamily()
+SIZED = 40
+"""Most networks of a listing that are built, without memory, to tell their sizes."""
 
 
-@dataclass(frozen=True)
-class BackboneInfo:
-    """What can be said of a backbone without building it."""
-
-    name: str
-    image_size: int
-    """Pixels of a side of what the network sees with its default weights."""
-    parameters: int
-    """Of the whole original network, last layer included."""
-    weights: tuple[str, ...]
-    """Names of the weights torchvision can download, the default first."""
-    downloaded: tuple[str, ...]
-    """Those of them that are on this disk."""
-
-
-def backbone_names() -> list[str]:
-    """Return the names of all torchvision classification models, sorted."""
-    from torchvision import models
-
-    return sorted(models.list_models(module=models))
-
-
-def checked_name(name: str) -> str:
-    """Return the plain torchvision name of a backbone.
+def find_family(name: str) -> tuple[Family, str]:
+    """Return the family of a backbone and its plain name: `timm/…`, `package.module:function`, else torchvision's.
 
     Raises:
-        UsageError: if there is none of that name, with the nearest.
+        UsageError: if there is none of that name, with the nearest of all installed families.
     """
-    plain = name.removeprefix(PREFIX).removesuffix("+transform_input")
-    names = backbone_names()
-    if plain not in names:
-        raise UsageError(
-            f"unknown backbone {name!r}.{nearest(plain, names)}", f"`pipeline backbones` lists all {len(names)}."
-        )
-    return plain
+    if name.startswith(TIMM.prefix):
+        return TIMM, TIMM.checked(name.removeprefix(TIMM.prefix))
+    if ":" in name:
+        return CUSTOM, CUSTOM.checked(name)
+    plain = name.removeprefix(TORCHVISION.prefix)
+    if plain.partition("+")[0] not in TORCHVISION.names() and not name.startswith(TORCHVISION.prefix):
+        known = [*TORCHVISION.names(), *(TIMM.prefix + other for other in _timm_names())]
+        same = f" Did you mean {TIMM.prefix + name!r}?" if TIMM.prefix + name in known else nearest(name, known)
+        raise UsageError(f"unknown backbone {name!r}.{same}", "`pipeline backbones` lists all that are installed.")
+    return TORCHVISION, TORCHVISION.checked(plain)
 
 
 def find_backbones(pattern: str) -> list[BackboneInfo]:
     """Return what is known of the backbones whose name matches a shell pattern or holds it as a part.
 
+    timm says sizes of none of its networks without building them: with more than SIZED to show they are left out.
+
     Raises:
         UsageError: if none does.
     """
-    names = backbone_names()
-    found = [name for name in names if fnmatch.fnmatch(name, pattern) or pattern in name]
+    names = [*(TORCHVISION.prefix + name for name in TORCHVISION.names()), *(TIMM.prefix + n for n in _timm_names())]
+    plain = [name.partition("/")[2] for name in names]
+    found = [
+        whole
+        for whole, short in zip(names, plain, strict=True)
+        if pattern in whole or fnmatch.fnmatch(short, pattern) or fnmatch.fnmatch(whole, pattern)
+    ]
     if not found:
-        raise UsageError(
-            f"no backbone matches {pattern!r}.{nearest(pattern, names)}", "`pipeline backbones` lists all."
-        )
-    return [describe_backbone(name) for name in found]
+        near = nearest(pattern, [*plain, *names])
+        raise UsageError(f"no backbone matches {pattern!r}.{near}", "`pipeline backbones` lists all.")
+    families = {family.prefix: family for family in (TORCHVISION, TIMM)}
+    build = len(found) <= SIZED
+    return [families[name.partition("/")[0] + "/"].describe(name.partition("/")[2], build=build) for name in found]
 
 
-def describe_backbone(name: str) -> BackboneInfo:
-    """Return what is known of one backbone."""
-    from torch.hub import get_dir
+def list_layers(name: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a network's default cut, and the name and class of each of its modules, in order.
 
-    members = weight_names(name)
-    default = members[0]
-    folder = Path(get_dir()) / "checkpoints"
-    on_disk = tuple(member.name for member in members if (folder / member.url.rsplit("/", 1)[-1]).is_file())
-    return BackboneInfo(
-        name,
-        preprocess_of(default).crop,
-        int(default.meta["num_params"]),
-        tuple(member.name for member in members),
-        on_disk,
-    )
+    Raises:
+        UsageError: if there is no such network.
+    """
+    family, plain = find_family(name)
+    built = family.build(plain, RANDOM, None)
+    return built.layer, [(layer, type(module).__name__) for layer, module in built.network.named_modules() if layer]
 
 
-def weight_names(name: str) -> list[Any]:
-    """Return the members of torchvision's weights enumeration of a model, the default first."""
-    from torchvision import models
-
-    enumeration = models.get_model_weights(name)
-    default = enumeration.DEFAULT
-    return [default, *(member for member in enumeration if member is not default)]
-
-
-def preprocess_of(weights: Any) -> Preprocess:  # noqa: ANN401 - a torchvision WeightsEnum member
-    """Return the transform that a member of torchvision's weights was evaluated with."""
-    transform = weights.transforms()
-    return Preprocess(
-        resize=int(transform.resize_size[0]),
-        crop=int(transform.crop_size[0]),
-        interpolation=str(transform.interpolation.value),
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-    )
-
-
-def build(name: str, weights: Any = None) -> "nn.Module":  # noqa: ANN401 - a torchvision WeightsEnum member
-    """Return the original, whole network with torchvision's `weights`, or random ones drawn from the current seed."""
-    from torchvision import models
-
-    more: dict[str, Any] = {}
-    if weights is None and name in ("googlenet", "inception_v3"):
-        more["init_weights"] = True  # unless told, they warn that their initialisation will change
-    network: nn.Module = models.get_model(name, weights=weights, **more)
-    return network
+def _timm_names() -> list[str]:
+    return TIMM.names() if find_spec("timm") is not None else []

@@ -1,4 +1,4 @@
-"""Weights of a network: by torchvision's names, from a file, or random from seed 0."""
+"""Weights of a network: what `--weights` may say, files of weights, and the digest of what was loaded."""
 
 import hashlib
 import pickle
@@ -6,12 +6,10 @@ import re
 import textwrap
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from pipeline.backbones.cut import last_layer
-from pipeline.backbones.registry import build, weight_names
 from pipeline.errors import DataError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -27,52 +25,24 @@ UNUSED = "num_batches_tracked"
 """A counter that BatchNorm keeps and eval mode never reads; many files lack it."""
 
 
-def named_weights(name: str, asked: str) -> Any:  # noqa: ANN401 - a torchvision WeightsEnum member
-    """Return the member of torchvision's weights called `asked` (`DEFAULT` or its own name), or None."""
-    members = weight_names(name)
-    if asked.upper() == DEFAULT:
-        return members[0]
-    return next((member for member in members if member.name == asked.upper()), None)
-
-
-def load_network(name: str, asked: str) -> "nn.Module":
-    """Return the whole original network with the weights that `--weights asked` means, drawing none at random.
-
-    Torchvision's own builder loads its own weights: it knows their old keys and the options that go with them.
+def read_asked(asked: str, name: str, known: Sequence[str]) -> Mapping[str, "Tensor"]:
+    """Return the state dict in the file that `--weights asked` names for a backbone that knows other weights.
 
     Raises:
-        UsageError: if `asked` is neither a name nor an existing file.
-        DataError: if a file cannot be read or does not fit, or weights cannot be downloaded.
+        UsageError: if it looks like a name, with the nearest.
+        DataError: if there is no such file, or it cannot be read.
     """
-    if asked == RANDOM:
-        return build(name)
-    member = named_weights(name, asked)
-    if member is not None:
-        try:
-            return build(name, member)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"the weights {member.name} of {name} are not on this disk and could not be downloaded: {error}",
-                "Connect once, or pass --weights FILE (a .safetensors or .pth state dict), or --weights none.",
-            ) from error
     try:
         path = Path(asked).expanduser()
         found = path.is_file()
     except (OSError, RuntimeError, ValueError):  # too long for a path, or no home folder
         found = False
-    if not found:
-        _refuse(name, asked)
-    network = build(name)
-    fill(network, read_state(path), asked)
-    return network
-
-
-def _refuse(name: str, asked: str) -> NoReturn:
-    names = [RANDOM, DEFAULT, *(member.name for member in weight_names(name))]
+    if found:
+        return read_state(path)
     if "/" in asked or "." in asked:
         raise DataError(f"no weights file {asked}", "Check the path; --weights takes DEFAULT, none, or a file.")
     raise UsageError(
-        f"unknown weights {asked!r} for {name}.{nearest(asked, names)}", f"Known: {', '.join(names)}, or a file."
+        f"unknown weights {asked!r} for {name}.{nearest(asked, known)}", f"Known: {', '.join(known)}, or a file."
     )
 
 
@@ -116,13 +86,13 @@ def read_state(path: Path) -> Mapping[str, "Tensor"]:
     return state
 
 
-def fill(network: "nn.Module", state: Mapping[str, "Tensor"], where: str) -> None:
-    """Load `state` into a whole network. Its last layer may be missing or of another width: it is cut off anyway.
+def fill(network: "nn.Module", state: Mapping[str, "Tensor"], where: str, classifiers: Sequence[str] = ()) -> None:
+    """Load `state` into a whole network. Its last layers may be missing or of another width.
 
     Raises:
         DataError: naming what else is missing or has another shape.
     """
-    last = last_layer(network) + "."
+    last = tuple(f"{name}." for name in classifiers)
     own = network.state_dict()
     given = OrderedDict((OLD_DENSENET.sub(r"\1\2", key), value) for key, value in state.items())
     # What torch keeps beside the tensors tells modules that changed their layout which one a file has. A file
@@ -148,13 +118,14 @@ def fill(network: "nn.Module", state: Mapping[str, "Tensor"], where: str) -> Non
         )
 
 
-def state_digest(network: "nn.Module") -> str:
-    """Return the SHA-256 over (name, dtype, shape, bytes) of all tensors, sorted by name."""
+def state_digest(network: "nn.Module", without: Sequence[str] = ()) -> str:
+    """Return the SHA-256 over (name, dtype, shape, bytes) of all tensors, sorted by name; none of modules `without`."""
     import torch
 
+    left_out = tuple(f"{name}." for name in without)
     state = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        if name.endswith(UNUSED):
+        if name.endswith(UNUSED) or name.startswith(left_out):
             continue
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

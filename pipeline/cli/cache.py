@@ -67,7 +67,7 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
     rows = [
         (
             str(d["cache"]),
-            str(d["backbone"]).rpartition("/")[2],
+            str(d["backbone"]).removeprefix("torchvision/"),
             f"{d['rows']:,} x {d['dim']:,}",
             size(d["bytes"]),
             str(d["space"])[:8],

@@ -19,8 +19,22 @@ from pipeline.console import Screen
 
 @click.command("extract")
 @click.argument("source")
-@click.option("--backbone", required=True, help="A torchvision classification model: `pipeline backbones`.")
-@click.option("--weights", default="DEFAULT", show_default=True, help="DEFAULT, a torchvision name, none, or a file.")
+@click.option("--backbone", required=True, help="One of `pipeline backbones`, or package.module:function of yours.")
+@click.option(
+    "--weights", default="DEFAULT", show_default=True, help="DEFAULT, one of the library's names, none, or a file."
+)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    help="A module whose output is kept (input:NAME for its input); several make an entry each, in one pass.  "
+    "[default: the classifier's input]",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(["avg", "max", "cls", "cls+avg", "none"]),
+    help="How a layer's map or tokens become a vector.  [default: avg]",
+)
 @click.option("--image-size", type=int, help="Pixels of a side the network sees.  [default: the weights' own]")
 @click.option("--mean", type=Numbers(), help="Of pixels in [0, 1], one or three.  [default: the weights' own]")
 @click.option("--std", type=Numbers(), help="As --mean.")
@@ -59,6 +73,7 @@ def command(
     screen: Screen,
     /,
     source: str,
+    layers: tuple[str, ...],
     dry_run: bool,
     cache_dir: Path,
     runs_dir: Path,
@@ -76,6 +91,7 @@ def command(
       pipeline extract ./photos --backbone mobilenet_v2 --weights my.safetensors --on-bad-image skip
       pipeline extract scans.csv --backbone resnet18 --label-column finding --group-by patient
       pipeline extract 'shards/{000..031}.tar' --backbone resnet18
+      pipeline extract ./photos --backbone timm/convnextv2_tiny --layer stages.2 --layer stages.3
     """
     from dataclasses import asdict
 
@@ -88,10 +104,13 @@ def command(
     class Planned(Exception):
         pass
 
+    plans: list[Plan] = []
+
     def on_plan(plan: Plan) -> None:
-        show_plan(screen, plan)
-        if dry_run:
-            raise Planned(plan)
+        show_plan(screen, plan, first=not plans)
+        plans.append(plan)
+        if dry_run and len(plans) == max(1, len(set(layers))):
+            raise Planned
 
     def find_judge(space: FeatureSpace) -> HeadJudge | None:
         return newest_judge(runs_dir, space)
@@ -100,15 +119,18 @@ def command(
         with screen.bar("extract") as on_progress:
             result = extract(
                 source,
+                layer=layers[0] if layers else None,
+                beside=layers[1:],
                 cache_dir=cache_dir,
                 on_plan=on_plan,
                 on_progress=on_progress,
                 find_judge=find_judge,
                 **options,
             )
-    except Planned as planned:
-        plan: Plan = planned.args[0]
-        screen.result({"plan": asdict(plan)}, brief=plan.cache)
+    except Planned:
+        documents = [asdict(plan) for plan in plans]
+        document = {"plan": documents[0]} if len(plans) == 1 else {"plans": documents}
+        screen.result(document, brief="\n".join(plan.cache for plan in plans))
         return
     show_extracted(screen, result)
     where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"

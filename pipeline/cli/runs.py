@@ -44,7 +44,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
             (
                 run.id,
                 body["cache"]["id"][:8],
-                body["backbone"]["name"].rpartition("/")[2],
+                body["backbone"]["name"].removeprefix("torchvision/"),
                 _head(settings),
                 "–" if val is None else percent(val),
                 "–" if test is None else percent(test),

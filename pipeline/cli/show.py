@@ -23,8 +23,8 @@ def on_screen(screen: Screen, show: Callable[[Screen, T], None]) -> Callable[[T]
     return shown
 
 
-def show_plan(screen: Screen, plan: Plan) -> None:
-    """Show what an extraction is about to do."""
+def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
+    """Show what an extraction is about to do; of the layers after the first only what differs."""
     splits = ", ".join(f"{name} {number:,}" for name, number in plan.splits.items())
     process = plan.preprocess
     mean, std = (",".join(f"{value:g}" for value in process[key]) for key in ("mean", "std"))
@@ -38,35 +38,47 @@ def show_plan(screen: Screen, plan: Plan) -> None:
         if plan.rows_known and plan.state != "complete"
         else ""
     )
+    rows = f"{' x '.join(str(side) for side in plan.row_shape)} features"
+    layer = f"{plan.layer}" + (f" · pool {plan.pool}" if plan.pool != "none" else "") + f" · {rows}"
+    cache = {"cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free"}
+    if not first:
+        screen.facts({"layer": layer, **cache})
+        return
+    side = {"shortest": "side", "squash": "both sides", "border": "longer side"}[process.get("mode", "shortest")]
     screen.facts(
         {
             "source": f"{plan.source} · {plan.kind} · {count(plan.samples, 'image')} · {count(plan.classes, 'class')}"
             + (f" · {splits}" if splits else "")
             + f" · {plan.split_rule}",
-            "backbone": f"{plan.backbone} · weights {plan.weights} · {plan.layer} · "
-            f"{' x '.join(str(side) for side in plan.row_shape)} features",
-            "images": f"side to {process['resize']} px, central {process['crop']} px, {process['interpolation']} · "
+            "backbone": f"{plan.backbone} · weights {plan.weights} · {layer}",
+            "images": f"{side} to {process['resize']} px, central {process['crop']} px, {process['interpolation']} · "
             f"mean {mean} · std {std} · from {plan.preprocess_from}",
             "compute": f"{plan.device} · engine {plan.engine} · float32 · batch {plan.batch_size}"
             + (f" · {count(plan.threads, 'thread')}" if plan.threads else ""),
-            "cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free",
+            **cache,
         }
     )
 
 
 def show_extracted(screen: Screen, result: ExtractResult) -> None:
-    """Show what an extraction did."""
-    splits = ", ".join(f"{name} {number:,}" for name, number in result.splits.items())
-    work = f"computed {result.computed:,}, reused {result.reused:,}"
+    """Show what an extraction did, a line a layer."""
+    each = (result, *result.beside)
     if result.skipped:
         screen.warn(f"{count(result.skipped, 'image')} could not be used: see {result.path}/skipped.csv")
-    if result.rounding is not None and result.rounding["rows"]:
-        screen.note(rounding_line(result.rounding))
-    screen.result(
-        result.to_json(),
-        f"[bold]cache {result.cache}[/bold]  {result.rows:,} rows x {result.dim:,} features ({splits}) · {work} "
-        f"in {duration(result.seconds)}",
-        brief=result.cache,
+    for one in each:
+        if one.rounding is not None and one.rounding["rows"]:
+            screen.note(rounding_line(one.rounding))
+    lines = [_extracted_line(one, layer=len(each) > 1) for one in each]
+    screen.result(result.to_json(), *lines, brief="\n".join(one.cache for one in each))
+
+
+def _extracted_line(result: ExtractResult, *, layer: bool) -> str:
+    splits = ", ".join(f"{name} {number:,}" for name, number in result.splits.items())
+    return (
+        f"[bold]cache {result.cache}[/bold]  "
+        + (f"{result.layer} · " if layer else "")
+        + f"{result.rows:,} rows x {result.dim:,} features ({splits}) · "
+        f"computed {result.computed:,}, reused {result.reused:,} in {duration(result.seconds)}"
     )
 
 

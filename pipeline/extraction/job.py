@@ -14,6 +14,7 @@ from pipeline.device import resolve_device
 from pipeline.digest import array_digest
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.precision import Judge
+from pipeline.extraction.together import SharedPass
 from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS, Loader, auto_workers
 from pipeline.sources.source import TEST, TRAIN, UNLABELLED, ArrayPayload, Listing, Payload, Source
 from pipeline.sources.split import drawn
@@ -81,6 +82,8 @@ class Job:
     """Whether files are read again although their stat fields are known."""
     judge: Judge | None = None
     """A head whose predictions tell what rounding to the stored dtype costs."""
+    shared: SharedPass | None = None
+    """What the jobs of other layers in the same pass have computed."""
 
     @property
     def shards(self) -> int:
@@ -218,23 +221,23 @@ def prepare(
     limit: int | None = None,
     restart: bool = False,
     rehash: bool = False,
+    beside: Job | None = None,
 ) -> Job:
     """List the source and find out what is known already; nothing is computed or written.
+
+    `beside` is another layer's job in the same pass: its listing is used, and what either learns of files both know.
 
     Raises:
         UsageError, DataError, CacheError: as the command line says them.
     """
     if store_dtype not in STORE_DTYPES:
         raise UsageError(f"unknown store dtype {store_dtype!r}", f"Known: {', '.join(STORE_DTYPES)}")
-    listing = _limited(source.listing(), limit)
-    _check_classes(listing)
-    for note in listing.notes:
-        logger.warning("%s", note)
+    listing = _listing(source, limit) if beside is None else beside.listing
     space = FeatureSpace(
-        architecture=backbone.name,
+        architecture=backbone.architecture,
         weights=backbone.weights_digest,
         layer=backbone.layer,
-        pool="none",
+        pool=backbone.pool,
         preprocess=backbone.preprocess.to_json(),
         dtype="float32",
         store_dtype=store_dtype,
@@ -245,13 +248,24 @@ def prepare(
         work.discard()
     recipe = work.pinned()
     recipe = _wished_recipe(space, wishes) if recipe is None else _pinned_recipe(recipe, wishes)
-    digests, known = _known_digests(source, listing, root, rehash=rehash)
+    if beside is None:
+        digests, known = _known_digests(source, listing, root, rehash=rehash)
+    else:
+        digests, known = beside.digests, beside.known
     job = Job(
         root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
     )
     for record in work.records():
         job.learn(record)
     return job
+
+
+def _listing(source: Source, limit: int | None) -> Listing:
+    listing = _limited(source.listing(), limit)
+    _check_classes(listing)
+    for note in listing.notes:
+        logger.warning("%s", note)
+    return listing
 
 
 def _limited(listing: Listing, limit: int | None) -> Listing:

@@ -73,7 +73,7 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
 
     asked = set(job.requested.pop(number))
     there = [row for row in range(span.start, span.stop) if row not in asked]
-    lost = _take_known(job, shard, there, span.start, report)
+    lost = _take_shared(job, shard, _take_known(job, shard, there, span.start, report), span.start, report)
     if asked:
         lost += _take_loaded(job, shard, job.loader, len(asked), span.start, report)
     if lost:
@@ -83,6 +83,9 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     for row, twin in shard.copies:
         shard.rows.features[row] = shard.rows.features[twin]
     _check_finite(job, shard, span.start)
+    if job.shared is not None:
+        job.shared.bad |= {span.start + row: reason for row, reason in shard.bad.items()}
+        job.shared.stats += shard.stats
     written = time.perf_counter()
     record = job.work.commit(
         number,
@@ -123,10 +126,41 @@ def request_shard(job: Job, number: int) -> None:
     span = job.span(number)
     places = job.rows.find(job.digests[span])
     needed = ~job.known[span] | (places[:, 0] < 0)
-    rows = (np.flatnonzero(needed) + span.start).tolist()
+    rows = [row for row in (np.flatnonzero(needed) + span.start).tolist() if not _is_shared(job, row)]
     job.requested[number] = rows
     if rows:
         job.loader.request(rows, job.payload)
+
+
+def _is_shared(job: Job, row: int) -> bool:
+    """Tell whether another layer's job of this pass has computed a listing row, or found its image unusable."""
+    shared = job.shared
+    return shared is not None and (row in shared.bad or shared.row(job, job.digests[row].tobytes()) is not None)
+
+
+def _take_shared(job: Job, shard: _Shard, rows: list[int], first: int, report: OnRows) -> list[int]:
+    """Take what another layer's job of this pass has computed. Return the rows that are left."""
+    taken = [row for row in rows if _is_shared(job, row)]
+    if job.shared is None or not taken:
+        return rows
+    shard.stats = list(job.shared.stats)
+    seen: set[bytes] = set()
+    for row in taken:
+        digest = job.digests[row].tobytes()
+        if row in job.shared.bad:
+            shard.rows.status[row - first] = BAD
+            shard.bad[row - first] = job.shared.bad[row]
+            report(0, 0, 1)
+            continue
+        features = job.shared.row(job, digest)
+        assert features is not None
+        _keep(job, shard, features[None], np.array([row - first]))
+        new = digest not in seen  # an image that occurs twice was computed once
+        seen.add(digest)
+        shard.computed += new
+        shard.reused += not new
+        report(int(new), int(not new), 0)
+    return [row for row in rows if not _is_shared(job, row)]
 
 
 def _empty_rows(job: Job, n: int) -> ShardRows:
@@ -251,16 +285,25 @@ def _forward(job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, 
     """Compute features of a full batch; `rows` pairs places in it with rows of the shard."""
     started = time.perf_counter()
     with cpu_threads(job.recipe.threads):
-        features = job.engine.features(pixels)
+        if job.shared is None:
+            features = job.engine.features(pixels)
+        else:
+            digests = [(place, shard.rows.digests[row].tobytes()) for place, row in rows]
+            features = job.shared.forward(job, pixels, digests)
     places, at = (np.array(column) for column in zip(*rows, strict=True))
-    with np.errstate(over="ignore"):  # too large for float16: infinity, which `_check_finite` refuses by name
-        stored = features[places].astype(job.space.store_dtype, copy=False)
-    shard.rows.features[at] = stored
-    if shard.rounding is not None:
-        shard.rounding.add(features[places], stored, job.judge)
+    _keep(job, shard, features[places], at)
     shard.computed += len(rows)
     job.seconds["forward"] += time.perf_counter() - started
     report(len(rows), 0, 0)
+
+
+def _keep(job: Job, shard: _Shard, features: np.ndarray, at: np.ndarray) -> None:
+    """Store features (m, *row_shape) float32 in rows `at` (m,) of the shard."""
+    with np.errstate(over="ignore"):  # too large for float16: infinity, which `_check_finite` refuses by name
+        stored = features.astype(job.space.store_dtype, copy=False)
+    shard.rows.features[at] = stored
+    if shard.rounding is not None:
+        shard.rounding.add(features, stored, job.judge)
 
 
 def _check_finite(job: Job, shard: _Shard, first: int) -> None:

@@ -4,21 +4,23 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.backbones.backbone import load_backbone
+from pipeline.backbones.backbone import cut_original, load_original
 from pipeline.errors import CacheError, UsageError
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job, Wishes, prepare
 from pipeline.extraction.precision import Judge
 from pipeline.extraction.publish import check_images, publish, save_stat_index, whole_entry
 from pipeline.extraction.shard import extract_shard, request_shard
+from pipeline.extraction.together import align, share
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.sources.dataset import dataset_source
@@ -53,10 +55,16 @@ class ExtractResult:
     recipe: dict[str, Any]
     rounding: dict[str, Any] | None
     """What storing in float16 cost, over the rows computed: see `extraction.precision.Rounding`."""
+    layer: str
+    pool: str
+    beside: "tuple[ExtractResult, ...]" = ()
+    """Of the other layers of the same pass."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields."""
-        return asdict(self)
+        """Return plain JSON fields; of several layers `{"entries": [...]}` with those of each."""
+        if self.beside:
+            return {"entries": [replace(self, beside=()).to_json(), *(result.to_json() for result in self.beside)]}
+        return {name: value for name, value in asdict(self).items() if name != "beside"}
 
 
 def extract(
@@ -65,6 +73,9 @@ def extract(
     name: str | None = None,
     backbone: str,
     weights: str = "DEFAULT",
+    layer: str | None = None,
+    beside: Sequence[str] = (),
+    pool: str | None = None,
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -102,8 +113,11 @@ def extract(
         source: a folder, a table, tar shards, `digits`, a torchvision data set's name, `hf:NAME`; or a data set
             with `__len__` and `__getitem__` -> (image, label), or a dict of them: `{"train": …, "test": …}`.
         name: what a data set is called in the cache; default its class's name.
-        backbone: a torchvision classification model.
-        weights: `DEFAULT`, one of torchvision's names, `none` (random, seed 0) or a .safetensors/.pth file.
+        backbone: a torchvision classification model, `timm/<model>`, or `package.module:function`.
+        weights: `DEFAULT`, one of the library's names, `none` (random, seed 0) or a .safetensors/.pth file.
+        layer: a module whose output is kept, `input:<module>` for its input; default the original classifier's input.
+        beside: more layers, whose features are kept in the same pass, each as the entry it would be alone.
+        pool: `avg`, `max`, `cls`, `cls+avg` or `none`; of a layer's maps and tokens the default is `avg`.
         image_size: pixels of a side of what the network sees; default as the weights'.
         mean: of pixels in [0, 1], one value or three; default as the weights'.
         std: as `mean`.
@@ -129,7 +143,7 @@ def extract(
         restart: forget an interrupted extraction and compute a finished entry's rows anew.
         rehash: read and hash every file, whatever is remembered of it.
         image_timeout: seconds after which decoding one image is given up.
-        on_plan: called once with the plan, before any work; what it raises stops the extraction there.
+        on_plan: called with the plan of each layer before any work; what it raises stops the extraction there.
         on_progress: called after every batch.
         find_judge: finds a trained head for a feature space, with which a float16 extraction counts the
             predictions that rounding changes.
@@ -150,38 +164,67 @@ def extract(
         root = Path(data_root) if data_root is not None else None
         opened = open_source(str(source), data_root=root, follow_symlinks=follow_symlinks, reading=reading)
     wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout)
-    network = load_backbone(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
-    job = prepare(
-        opened,
-        network,
-        root=Path(cache_dir),
-        wishes=wishes,
-        store_dtype=store_dtype,
-        limit=limit,
-        restart=restart,
-        rehash=rehash,
-    )
-    if find_judge is not None and store_dtype != "float32":
-        job.judge = find_judge(job.space)
-    skip_bad = on_bad_image == "skip"
+    original = load_original(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
+    jobs: list[Job] = []
+    for network in cut_original(original, list(dict.fromkeys([layer, *beside])), pool):
+        job = prepare(
+            opened,
+            network,
+            root=Path(cache_dir),
+            wishes=wishes,
+            store_dtype=store_dtype,
+            limit=limit,
+            restart=restart,
+            rehash=rehash,
+            beside=jobs[0] if jobs else None,
+        )
+        if find_judge is not None and store_dtype != "float32":
+            job.judge = find_judge(job.space)
+        jobs.append(job)
+    said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
     try:
-        found = None if restart else _found(job)
-        plan = plan_of(job, found[0] if found is not None else None)
+        results = _extract(jobs, on_bad_image == "skip", said, on_plan, on_progress, started)
+    finally:
+        for job in jobs:
+            job.close()
+    return replace(results[0], beside=tuple(results[1:]))
+
+
+def _extract(
+    jobs: list[Job],
+    skip_bad: bool,
+    command: str,
+    on_plan: Callable[[Plan], None] | None,
+    on_progress: OnProgress,
+    started: float,
+) -> list[ExtractResult]:
+    """Find the finished entries of a pass and make the others. Return a result for each job."""
+    finished = [None if job.restart else _found(job) for job in jobs]
+    todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
+    if len(todo) > 1:
+        align(todo)
+    plans = [plan_of(job, None if found is None else found[0]) for job, found in zip(jobs, finished, strict=True)]
+    for plan in plans:
         if on_plan is not None:
             on_plan(plan)
+    counts: dict[int, tuple[int, int]] = {}
+    if todo:
+        todo[0].backbone.check_image_size()
+        check_disk(plans)
+        for job in todo:
+            job.begin()
+        for group in share(todo):
+            counts |= dict(zip(map(id, group), _make_shards(group, on_progress), strict=True))
+    results = []
+    for job, found in zip(jobs, finished, strict=True):
         if found is not None:
-            return _hit(job, *found, skip_bad, started)
-        said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
-        network.check_image_size()
-        check_disk(plan)
-        job.begin()
-        counts = _make_shards(job, on_progress)
-        entry, more = _publish(job, skip_bad, said, on_progress)
-        mark_used(entry)
-        computed = counts[0] + more
-        return _result(job, entry, (computed, max(0, entry.rows - computed)), started)
-    finally:
-        job.close()
+            results.append(_hit(job, *found, skip_bad, started))
+            continue
+        made, more = _publish(job, skip_bad, command, on_progress)
+        mark_used(made)
+        computed = counts[id(job)][0] + more
+        results.append(_result(job, made, (computed, max(0, made.rows - computed)), started))
+    return results
 
 
 def _found(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
@@ -223,32 +266,46 @@ def _hit(job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool,
     return _result(job, entry, (0, entry.rows), started)
 
 
-def _make_shards(job: Job, on_progress: OnProgress) -> tuple[int, int]:
-    """Make every shard that is missing. Return how many rows were computed and reused."""
-    missing = job.missing()
-    asked = set(missing)
-    done = sum(job.span(n).stop - job.span(n).start for n in range(job.shards) if n not in asked)
-    counts = {"computed": 0, "reused": done, "skipped": 0}
+def _make_shards(jobs: list[Job], on_progress: OnProgress) -> list[tuple[int, int]]:
+    """Make every shard that is missing of jobs that share a pass. Return (rows computed, rows reused) of each."""
+    missing = [job.missing() for job in jobs]
+    tallies = [
+        {"computed": 0, "reused": _rows(job, set(range(job.shards)).difference(numbers)), "skipped": 0}
+        for job, numbers in zip(jobs, missing, strict=True)
+    ]
 
-    def on_rows(computed: int, reused: int, skipped: int) -> None:
-        counts["computed"] += computed
-        counts["reused"] += reused
-        counts["skipped"] += skipped
+    def report(tally: dict[str, int], computed: int, reused: int, skipped: int) -> None:
+        tally["computed"] += computed
+        tally["reused"] += reused
+        tally["skipped"] += skipped
+        total = {key: sum(one[key] for one in tallies) for key in tally}
+        seconds = {key: sum(job.seconds[key] for job in jobs) for key in jobs[0].seconds}
         on_progress(
             Progress(
-                sum(counts.values()),
-                len(job.listing),
-                **counts,
-                bottleneck=max(job.seconds, key=job.seconds.__getitem__),
+                sum(total.values()),
+                len(jobs[0].listing) * len(jobs),
+                **total,
+                bottleneck=max(seconds, key=seconds.__getitem__),
             )
         )
 
-    on_rows(0, 0, 0)
-    for place, number in enumerate(missing):
-        for wanted in missing[place : place + 2]:  # the next one too, so that the workers stay busy in between
-            request_shard(job, wanted)
-        extract_shard(job, number, on_rows)
-    return counts["computed"], counts["reused"]
+    report(tallies[0], 0, 0, 0)
+    numbers = sorted({number for numbers in missing for number in numbers})
+    waiting = [[place for place, those in enumerate(missing) if number in those] for number in numbers]
+    for at, number in enumerate(numbers):
+        lead = jobs[waiting[at][0]]
+        if lead.shared is not None:
+            lead.shared.begin([jobs[place] for place in waiting[at]])
+        request_shard(lead, number)
+        if at + 1 < len(numbers) and jobs[waiting[at + 1][0]] is lead:
+            request_shard(lead, numbers[at + 1])  # so that the workers stay busy in between
+        for place in waiting[at]:
+            extract_shard(jobs[place], number, partial(report, tallies[place]))
+    return [(tally["computed"], tally["reused"]) for tally in tallies]
+
+
+def _rows(job: Job, numbers: Iterable[int]) -> int:
+    return sum(job.span(number).stop - job.span(number).start for number in numbers)
 
 
 def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> tuple[Entry, int]:
@@ -261,7 +318,7 @@ def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) ->
             return entry, computed
         # Another process finished this entry and removed the folder, or a shard was damaged meanwhile.
         job.look_again()
-        computed += _make_shards(job, on_progress)[0]
+        computed += _make_shards([job], on_progress)[0][0]
     raise CacheError(
         f"shards under {job.work.path} vanish as fast as they are made", "Is something deleting the cache?"
     )
@@ -285,4 +342,6 @@ def _result(job: Job, entry: Entry, counts: tuple[int, int], started: float) -> 
         classes=len(entry.classes),
         recipe=dict(entry.manifest["recipe"]),
         rounding=entry.manifest.get("rounding"),
+        layer=entry.space.layer,
+        pool=entry.space.pool,
     )

@@ -1,6 +1,7 @@
 """What an extraction is about to do, said before any work."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class Plan:
     backbone: str
     weights: str
     layer: str
+    pool: str
     row_shape: tuple[int, ...]
     preprocess: dict[str, Any]
     preprocess_from: str
@@ -70,6 +72,7 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         backbone=job.backbone.name,
         weights=job.backbone.weights,
         layer=job.backbone.layer,
+        pool=job.backbone.pool,
         row_shape=job.space.row_shape,
         preprocess=job.backbone.preprocess.to_json(),
         preprocess_from=job.backbone.preprocess_from,
@@ -98,15 +101,17 @@ def _say(rule: dict[str, Any] | None, labelled: bool) -> str:
     return f"test by {rule.get('by', 'content')} hash, fraction {rule['test_fraction']:g}"
 
 
-def check_disk(plan: Plan) -> None:
+def check_disk(plans: Sequence[Plan]) -> None:
     """Refuse to start what cannot fit; a disk that fills up meanwhile is told by the commit.
 
     Rows that lie in the cache need none if their shards come out the same, so only new rows are asked room for.
     """
-    needed = int(plan.rows_to_compute * plan.bytes / plan.samples * SPARE)
-    if needed > plan.free_bytes:
+    rows = sum(plan.rows_to_compute for plan in plans)
+    needed = int(sum(plan.rows_to_compute * plan.bytes / plan.samples for plan in plans) * SPARE)
+    free = min(plan.free_bytes for plan in plans)
+    if needed > free:
         raise CacheError(
-            f"{plan.rows_to_compute:,} rows of features need {needed:,} bytes, {plan.free_bytes:,} are free",
+            f"{rows:,} rows of features need {needed:,} bytes, {free:,} are free",
             "Free some space (`pipeline cache prune`), choose another disk with --cache-dir, or halve it with "
             "--store-dtype float16.",
         )

@@ -65,7 +65,18 @@ class Mix(nn.Module):
 def null_backbone() -> Backbone:
     network = Mix().eval()
     preprocess = Preprocess(SIDE, SIDE, "bilinear", (0.5,) * 3, (0.5,) * 3)
-    return Backbone("tests/mix", "none", state_digest(network), "input:none", preprocess, "tests", (DIM,), network)
+    return Backbone(
+        "tests/mix",
+        "tests/mix",
+        "none",
+        state_digest(network),
+        "input:none",
+        "none",
+        preprocess,
+        "tests",
+        (DIM,),
+        network,
+    )
 
 
 def memory() -> int:
