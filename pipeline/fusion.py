@@ -45,9 +45,9 @@ def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Mo
 
     An ordinary `nn.Module` in eval mode on the CPU, with the head where the original classifier was (`.fc`,
     `.classifier[-1]`, …): its state dict loads into the library's own model of so many classes. Where the backbone
-    was cut elsewhere (`--layer`), or had no or several classifiers, an `nn.Sequential` of `backbone` and `head`. It takes what the original takes:
-    float32 images (b, 3, h, w), resized and normalised as `Preprocess` says, and gives logits (b, c). All
-    parameters can be trained further.
+    was cut elsewhere (`--layer`), or had no or several classifiers, an `nn.Sequential` of `backbone` and `head`. It
+    takes what the original takes: float32 images (b, 3, h, w), resized and normalised as `Preprocess` says, and
+    gives logits (b, c). All parameters can be trained further.
 
     Args:
         run: a unique prefix of its id, its path, or `latest`.
