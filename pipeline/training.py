@@ -1,6 +1,5 @@
 """The verb `train-head`: from a cache entry to a run."""
 
-import logging
 import shlex
 import sys
 import time
@@ -24,8 +23,6 @@ from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.versions import versions
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -40,7 +37,7 @@ class TrainResult:
     rows: dict[str, int]
     seconds: float
     solver: dict[str, Any]
-    """What the solver says of itself: passes and gradient of `exact`, alpha of `ridge`, the best epoch."""
+    """What the solver says of itself: steps and gradient of `exact`, alpha of `ridge`, the best epoch."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -121,12 +118,6 @@ def train_head(
         fitted = fit_head(features, rows.train, rows.val, settings, where, on_epoch)
     head, epochs = fitted.head, fitted.epochs
     solver = {"name": settings.solver, **fitted.report}
-    if fitted.report.get("certified") is False:
-        logger.warning(
-            "the optimum was not reached: the gradient's norm is %.1e of the start's after %d passes; the run says so",
-            fitted.report["gradient_ratio"],
-            fitted.report["passes"],
-        )
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(

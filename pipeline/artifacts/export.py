@@ -178,10 +178,15 @@ def product_of(trained: Trained) -> Product:
     """Return what is exported of a run; the backbone's network is changed in place."""
     from safetensors.torch import load
 
+    from pipeline.backbones.taps import Tapped
+
     network = trained.backbone.network
     tensors = {NETWORK + key: tensor for key, tensor in network.state_dict().items()}
     files = trained.head.to_files()
     tensors |= {HEAD + key: tensor for key, tensor in load(files["head.safetensors"]).items()}
     description = describe(trained, json.loads(files["head.json"]))
     model = image_model(fused_network(trained.backbone, trained.head), trained.backbone.preprocess)
+    for part in model.modules():
+        if isinstance(part, Tapped):
+            part.stops = False
     return Product(model, trained.backbone.preprocess.crop, description, tensors)

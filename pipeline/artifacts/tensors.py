@@ -68,7 +68,9 @@ def load_model(path: str | Path) -> "nn.Module":
     )
     try:
         preprocess = Preprocess.from_json(space["preprocess"])
-        backbone = load_backbone(space["architecture"], weights="none", preprocess=preprocess)
+        backbone = load_backbone(
+            space["architecture"], weights="none", layer=space["layer"], pool=space["pool"], preprocess=preprocess
+        )
         backbone.network.load_state_dict(network)
     except (RuntimeError, ValueError) as error:
         raise DataError(

@@ -82,11 +82,13 @@ class Tapped(nn.Module):
         self.network: nn.Module = network
         self.points = tuple(points)
         self.prefix_tokens: int = prefix_tokens
+        self.stops: bool = True
+        """Whether the network ends at the last point. What traces a network wants modules that return."""
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the network up to the last point."""
         whole_too = not all(point.modules for point in self.points)
-        taken, whole = self._run(images, stop=not whole_too)
+        taken, whole = self._run(images, stop=self.stops and not whole_too, copies=True)
         first = {key: values[0] for key, values in taken.items()}
         rows = tuple(
             pool(_tensor(point, first, whole), point.pool, self.prefix_tokens).contiguous() for point in self.points
@@ -100,7 +102,7 @@ class Tapped(nn.Module):
             UsageError: if a module is not called or more than once, does not give one tensor of b rows, or cannot
                 be pooled as asked.
         """
-        taken, whole = self._run(images, stop=False)
+        taken, whole = self._run(images, stop=False, copies=False)
         return [self._resolve(point, taken, whole, len(images)) for point in self.points]
 
     def _resolve(self, point: Point, taken: dict[str, list[Any]], whole: Any, b: int) -> tuple[Point, tuple[int, ...]]:  # noqa: ANN401
@@ -122,7 +124,7 @@ class Tapped(nn.Module):
         decided = Point(point.layer, point.pool or default_pool(tuple(tensor.shape)), modules)
         return decided, tuple(pool(tensor, decided.pool, self.prefix_tokens).shape[1:])
 
-    def _run(self, images: Tensor, *, stop: bool) -> tuple[dict[str, list[Any]], Any]:
+    def _run(self, images: Tensor, *, stop: bool, copies: bool) -> tuple[dict[str, list[Any]], Any]:
         """Return what passed each point's modules, and the network's output, None if it was stopped before.
 
         Raising from a hook is what stops the network behind the last point: that works for code of any form.
@@ -132,11 +134,9 @@ class Tapped(nn.Module):
 
         def keep(key: str, value: Any) -> None:  # noqa: ANN401 - whatever a module takes or gives
             taken[key].append(value)
-            if not stop:
-                return
-            if all(taken.values()):
+            if stop and all(taken.values()):
                 raise _Reached
-            if isinstance(value, Tensor):
+            if copies and isinstance(value, Tensor):
                 taken[key][-1] = value.clone()  # modules behind it may work in place
 
         def hook(key: str) -> Callable[..., None]:

@@ -147,10 +147,10 @@ def show_trained(screen: Screen, result: TrainResult) -> None:
 
 def solver_line(solver: dict[str, Any]) -> str:
     """Return what a solver says of itself, an empty string if it has nothing to say."""
-    if "gradient_ratio" in solver:
-        reached = "the optimum, certified" if solver["certified"] else "not the optimum"
+    if "gradient_norm_ratio" in solver:
+        ratio = f"gradient {solver['gradient_norm_ratio']:.1e} of the start's"
         return (
-            f"exact     {solver['passes']} passes · gradient {solver['gradient_ratio']:.1e} of the start's: {reached}"
+            f"exact     the optimum: {ratio} after {solver['iterations']} Newton steps, {solver['products']} products"
         )
     if "tried" in solver and len(solver["tried"]) > 1:
         return f"ridge     alpha {solver['alpha']:.3g}, the best of {len(solver['tried'])} on validation rows"

@@ -5,6 +5,6 @@ head        what every head is; files: heads read back
 transform   what features go through before a head
 linear      the linear head; mlp: one hidden layer; neighbours: k-NN
 minibatch   the minibatch recipe, equal to a plain PyTorch loop bit for bit
-exact       logistic regression to its optimum; closed: ridge and class means
+logistic    logistic regression to its optimum, by curvature and objective; closed: ridge and class means
 fit         from features and a recipe to a head
 """

@@ -53,7 +53,7 @@ def head_of(body: Any, tensors: Mapping[str, "Tensor"], where: str) -> Head:  # 
     wrong = [name for name, kind in FIELDS.items() if not isinstance(body.get(name), kind)]
     if wrong or body["format"] != FORMAT or not all(isinstance(name, str) for name in body["classes"]):
         raise DataError(f"{where} is no description of a head: {', '.join(wrong) or 'its classes'}")
-    if body.get("kind") not in KINDS:
+    if body.get("kind") not in list(KINDS):  # a list: what came with the file need not be hashable
         raise DataError(f"{where} is of kind {body.get('kind')!r}, this package knows {', '.join(KINDS)}")
     kind = KINDS[body["kind"]]
     wanted = kind.shapes(body, len(body["classes"]), body["dim"])

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.heads.closed import class_means, ridge_path
-from pipeline.heads.exact import CERTIFIED, solve_logistic
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
+from pipeline.heads.logistic import solve_logistic
 from pipeline.heads.minibatch import Epoch, mlp, train_minibatch, train_module
 from pipeline.heads.mlp import MlpHead
 from pipeline.heads.neighbours import KnnHead
@@ -49,7 +48,7 @@ def fit_head(
     """Train a head on rows (n,) of features, with validation rows (m,) for figures, choices and stopping.
 
     Raises:
-        DataError: if the loss stops being a number.
+        DataError: if the loss stops being a number, or an optimum is not reached.
         UsageError: if training is to stop early and there are no validation rows.
     """
     transform = fit_transform(features.x, train, standardize=settings.standardize, l2_norm=settings.l2_norm)
@@ -116,16 +115,13 @@ def _transformed(transform: Transform, x: Tensor) -> Tensor:
 def _exact(bound: _Bound, x: Tensor, y: Tensor, _val: np.ndarray, settings: HeadSettings) -> Found:
     weights = None
     if settings.class_weight == "balanced":
-        counts = torch.bincount(y, minlength=bound.n_classes).double()
-        weights = len(y) / (bound.n_classes * counts.clamp_min(1))
-    found = solve_logistic(x, y, bound.n_classes, c=settings.c, class_weight=weights)
-    if not np.isfinite(found.objective):
-        raise DataError("the features hold values that are not finite: no optimum exists")
+        counts = torch.bincount(y, minlength=bound.n_classes)
+        weights = (len(y) / (bound.n_classes * counts.clamp_min(1)))[y]
+    found = solve_logistic(x, y, bound.n_classes, 1.0 / (settings.c * len(x)), weights)
     report = {
-        "passes": found.passes,
-        "gradient_ratio": found.gradient_ratio,
-        "certified": found.certified,
-        "bar": CERTIFIED,
+        "iterations": found.iterations,
+        "products": found.products,
+        "gradient_norm_ratio": found.gradient_norm_ratio,
         "objective": found.objective,
     }
     return bound.linear(found.weight, found.bias), report
