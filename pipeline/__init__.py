@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from pipeline.features import Features, open_cache
     from pipeline.fusion import fuse
     from pipeline.heads.linear import LinearHead
+    from pipeline.heads.mlp import MlpHead
     from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import ExtractResult, extract
     from pipeline.prediction.predict import Prediction, predict
-    from pipeline.training import TrainResult, train_head
+    from pipeline.training import TrainResult, save_head, train_head
 
 _HOMES = {
     "CacheError": "errors",
@@ -37,6 +38,7 @@ _HOMES = {
     "Features": "features",
     "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
+    "MlpHead": "heads.mlp",
     "PipelineError": "errors",
     "Prediction": "prediction.predict",
     "TrainResult": "training",
@@ -48,6 +50,7 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
+    "save_head": "training",
     "train_head": "training",
 }
 
@@ -60,6 +63,7 @@ __all__ = [
     "Features",
     "HeadSettings",
     "LinearHead",
+    "MlpHead",
     "PipelineError",
     "Prediction",
     "TrainResult",
@@ -72,6 +76,7 @@ __all__ = [
     "load_model",
     "open_cache",
     "predict",
+    "save_head",
     "train_head",
 ]
 

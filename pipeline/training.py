@@ -21,6 +21,7 @@ from pipeline.metrics import classification_metrics
 from pipeline.runs import check_name, save_run
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
+from pipeline.store.entry import Entry
 from pipeline.versions import versions
 
 
@@ -126,12 +127,7 @@ def train_head(
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
     body = {
-        "name": name,
-        "cache": {"id": entry.id, "path": str(entry.path.resolve()), "manifest_sha256": entry.digest},
-        "source": entry.manifest["source"],
-        "backbone": entry.manifest["backbone"],
-        "space_sha256": features.space_sha256,
-        "classes": list(features.classes),
+        **_origin(features, entry, name, command),
         "settings": settings.to_json(),
         "rows": counts,
         "val_rule": rows.rule,
@@ -141,12 +137,74 @@ def train_head(
         "solver": solver,
         "metrics": metrics,
         "seconds": seconds,
+    }
+    run = save_run(Path(runs_dir), name, body, head.to_files())
+    return TrainResult(run.id, str(run.path), head, epochs, metrics, counts, seconds, solver)
+
+
+def save_head(
+    head: Head,
+    features: Features,
+    *,
+    name: str = "",
+    cache_dir: str | Path = "cache",
+    runs_dir: str | Path = "runs",
+    command: str | None = None,
+) -> str:
+    """Save a head that other code trained on features of the cache as a run, and return the run's id.
+
+    `evaluate`, `predict`, `export` and `fuse` then take it like any other.
+
+    Args:
+        head: a `LinearHead` or `MlpHead` with the features' classes, `space` and `space_sha256`.
+        features: what it was trained on, as `open_cache` gave them.
+        name: goes behind the run's number.
+        cache_dir: the cache root.
+        runs_dir: where runs are kept.
+        command: recorded in the run; by default this process's own.
+
+    Raises:
+        UsageError: if the head is not bound to these features, or its tensors do not fit them.
+        CacheError: if their entry is gone.
+    """
+    check_name(name)
+    bound = (head.classes, head.space_sha256) == (features.classes, features.space_sha256)
+    if not bound or not features.cache:
+        raise UsageError(
+            "the head is not bound to these features",
+            "Make it with features.classes, features.space and features.space_sha256, of features from open_cache.",
+        )
+    try:
+        fits = head.logits(features.x[:1]).shape == (1, len(features.classes))
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"the head does not map {features.x.shape[1]} features to {len(features.classes)} logits",
+            "weight is (classes, features), bias (classes,), both float32.",
+        )
+    entry = find_entry(Path(cache_dir), features.cache)
+    body = {
+        **_origin(features, entry, name, command),
+        "settings": {"solver": "yours", "optimizer": "yours", "lr": 0.0, "epochs": 0},
+        "metrics": None,
+    }
+    return save_run(Path(runs_dir), name, body, head.to_files()).id
+
+
+def _origin(features: Features, entry: Entry, name: str, command: str | None) -> dict[str, Any]:
+    """Return the fields of a run that say what its head was trained on, where and when."""
+    return {
+        "name": name,
+        "cache": {"id": entry.id, "path": str(entry.path.resolve()), "manifest_sha256": entry.digest},
+        "source": entry.manifest["source"],
+        "backbone": entry.manifest["backbone"],
+        "space_sha256": features.space_sha256,
+        "classes": list(features.classes),
         "versions": versions(),
         "command": command if command is not None else shlex.join(["pipeline", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    run = save_run(Path(runs_dir), name, body, head.to_files())
-    return TrainResult(run.id, str(run.path), head, epochs, metrics, counts, seconds, solver)
 
 
 def _threads(settings: HeadSettings, features: Features) -> int:
