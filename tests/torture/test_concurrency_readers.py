@@ -100,7 +100,7 @@ def test_readers_see_whole_and_right_entries_or_a_clear_error_while_entries_come
         name: fingerprint(pipeline.open_cache(name, cache_dir=world.cache)) for name in (world.id, world.others_id)
     }
     sources = [world.photos, world.others]
-    seconds = trials(5, 180)
+    seconds = trials(4, 180)
 
     def child(number: int, work, *arguments) -> Child:
         return Child(lambda: work(cache, *arguments, random.Random(number), seconds), core=number)

@@ -15,9 +15,9 @@ from PIL import Image
 import pipeline
 from pipeline.store.entry import open_entry
 
-COUNT = trials(600, 60_000)
+COUNT = trials(200, 60_000)
 CLASSES = 10
-NEW = COUNT // 600
+NEW = max(1, COUNT // 600)
 """Images that are added: 100 to 60,000."""
 LIMIT = 3600.0
 

@@ -102,7 +102,7 @@ def ending(outcome: Outcome) -> str:
 
 def test_kills_at_random_times_lose_nothing(stages, tmp_path, tally):
     campaign = Campaign(stages, tmp_path)
-    wanted = trials(quick=12, full=1000)
+    wanted = trials(quick=8, full=1000)
     cycles = run_trials(campaign.until("kills", wanted, campaign.killed_until_done))
     kills = campaign.counts["kills"]
     assert kills >= wanted
