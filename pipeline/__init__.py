@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pipeline.features import Features, open_cache
     from pipeline.fusion import fuse
     from pipeline.heads.linear import LinearHead
-    from pipeline.heads.minibatch import HeadSettings
+    from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import ExtractResult, extract
     from pipeline.prediction.predict import Prediction, predict
+    from pipeline.saving import save_head
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
@@ -35,7 +36,7 @@ _HOMES = {
     "ExportResult": "artifacts.export",
     "ExtractResult": "launch.extract",
     "Features": "features",
-    "HeadSettings": "heads.minibatch",
+    "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
     "PipelineError": "errors",
     "Prediction": "prediction.predict",
@@ -48,6 +49,7 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
+    "save_head": "saving",
     "train_head": "training",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "load_model",
     "open_cache",
     "predict",
+    "save_head",
     "train_head",
 ]
 

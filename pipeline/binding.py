@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.errors import CacheError, DataError
 from pipeline.features import Features
-from pipeline.heads.linear import LinearHead
+from pipeline.heads.head import Head
 from pipeline.runs import Run
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry, open_entry
@@ -40,7 +40,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def check_space(head: LinearHead, features: Features, entry: Entry) -> None:
+def check_space(head: Head, features: Features, entry: Entry) -> None:
     """Refuse features of another space than the head was trained on, even of equal width.
 
     Raises:

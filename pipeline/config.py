@@ -50,6 +50,9 @@ class ExtractConfig(_Section):
 class HeadConfig(_Section):
     """Stage 2; the fields are those of `pipeline train-head`."""
 
+    solver: Literal["minibatch", "exact", "ridge", "knn", "centroid"] = "minibatch"
+    standardize: bool = False
+    l2_norm: bool = False
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     epochs: int = 5
@@ -58,6 +61,17 @@ class HeadConfig(_Section):
     momentum: float = 0.0
     dropout: float = 0.0
     seed: int = 0
+    hidden: int = 0
+    label_smoothing: float = 0.0
+    class_weight: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: int = 0
+    early_stopping: int = 0
+    l2: float | None = None
+    C: float | None = None
+    k: int = 20
+    temperature: float = 0.07
     val_fraction: float = 0.1
     split_seed: int = 0
     name: str = ""

@@ -20,7 +20,7 @@ from pipeline.backbones.registry import build
 from pipeline.backbones.weights import read_state
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.features import Features, open_cache
-from pipeline.heads.minibatch import HeadSettings
+from pipeline.heads.settings import HeadSettings
 from pipeline.launch.extract import ExtractResult, extract
 from pipeline.launch.plan import Plan
 from pipeline.progress import OnProgress, ignore

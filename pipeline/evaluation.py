@@ -13,7 +13,8 @@ from pipeline.binding import check_space, entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.reread import reread
 from pipeline.features import Features, read_features
-from pipeline.heads.linear import LinearHead, read_head
+from pipeline.heads.head import Head
+from pipeline.heads.reading import read_head
 from pipeline.metrics import classification_metrics
 from pipeline.model import Model, same_model
 from pipeline.origin import open_images, rebuild_backbone
@@ -138,7 +139,7 @@ def evaluate(
     return result
 
 
-def labels_by_name(features: Features, head: LinearHead, rows: np.ndarray) -> np.ndarray:
+def labels_by_name(features: Features, head: Head, rows: np.ndarray) -> np.ndarray:
     """Return labels (n,) of rows as positions in the head's classes, matched by name.
 
     Raises:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.preprocess import Preprocess
-from pipeline.heads.linear import LinearHead, read_head
+from pipeline.heads.head import Head
+from pipeline.heads.reading import read_head
 from pipeline.origin import rebuild_backbone
 from pipeline.runs import Run, check_run, find_run
 
@@ -23,7 +24,7 @@ class Trained:
     """A run, its head, and the backbone its features came from."""
 
     run: Run
-    head: LinearHead
+    head: Head
     backbone: Backbone
 
 
@@ -60,7 +61,7 @@ def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Mo
     return fused_network(trained.backbone, trained.head).requires_grad_(True)
 
 
-def fused_network(backbone: Backbone, head: LinearHead) -> "nn.Module":
+def fused_network(backbone: Backbone, head: Head) -> "nn.Module":
     """Return the backbone's network, changed in place, with the head where its classifier was cut off."""
     from torch import nn
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.heads.linear import LinearHead, read_head
+from pipeline.heads.head import Head
+from pipeline.heads.reading import read_head
 from pipeline.runs import list_runs
 from pipeline.store.key import FeatureSpace
 
@@ -16,7 +17,7 @@ class HeadJudge:
     """The head of a run."""
 
     name: str
-    head: LinearHead
+    head: Head
 
     def predictions(self, features: np.ndarray) -> np.ndarray:
         """Return predicted classes (n,) int64 of features (n, d)."""

@@ -5,7 +5,7 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.engines import ReferenceEngine
 from pipeline.device import resolve_device
-from pipeline.heads.linear import LinearHead
+from pipeline.heads.head import Head
 
 SAME_LOGITS = 1e-4
 """How far float32 engines may be from the plain module; see docs/PARITY.md."""
@@ -19,7 +19,7 @@ def same_model(prediction_agreement: float, max_abs_logit_difference: float) -> 
 class Model:
     """The fused model in the plain float32 module; never the engine that made a cache."""
 
-    def __init__(self, backbone: Backbone, head: LinearHead, device: str = "auto") -> None:
+    def __init__(self, backbone: Backbone, head: Head, device: str = "auto") -> None:
         self.preprocess = backbone.preprocess
         self.engine = ReferenceEngine(backbone.network, backbone.preprocess, resolve_device(device))
         self.head = head

@@ -1,25 +1,27 @@
 """The verb `train-head`: from a cache entry to a run."""
 
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.engines import cpu_threads
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features, read_features
-from pipeline.heads.linear import LinearHead
-from pipeline.heads.minibatch import Epoch, HeadSettings, threads_for, train_minibatch
+from pipeline.heads.head import Head
+from pipeline.heads.minibatch import Epoch
+from pipeline.heads.settings import HeadSettings
+from pipeline.heads.solvers import Problem, solve_head, solver_threads
 from pipeline.metrics import classification_metrics
 from pipeline.runs import check_name, save_run
+from pipeline.saving import provenance
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
-from pipeline.versions import versions
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,13 @@ class TrainResult:
 
     run: str
     path: str
-    head: LinearHead
+    head: Head
+    settings: HeadSettings
+    """As asked, with values that were chosen on validation rows."""
+    solver: dict[str, Any]
+    """What the solver says of its work; docs/HEADS.md lists the fields."""
     epochs: list[Epoch]
+    """Of a solver without epochs: one, the finished head; none for k-NN."""
     metrics: dict[str, Any] | None
     """On validation rows; None without any. Never the test split's."""
     rows: dict[str, int]
@@ -42,6 +49,8 @@ class TrainResult:
             "path": self.path,
             "epochs": [epoch.to_json() for epoch in self.epochs],
             "metrics": self.metrics,
+            "settings": self.settings.to_json(),
+            "solver": self.solver,
             "rows": self.rows,
             "seconds": self.seconds,
         }
@@ -99,62 +108,60 @@ def train_head(
     """
     started = time.perf_counter()
     check_name(name)
-    settings = _changed(settings or HeadSettings(), changes)
+    settings = HeadSettings.of(settings, **changes)
     entry = find_entry(Path(cache_dir), str(cache))
     features = read_features(entry)
     if features.x.ndim != 2:
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
-    where = resolve_device(device)
-    threads = threads_for(settings.batch_size, features.x.shape[1], len(features.classes))
+    where = _device(device, settings)
+    threads = solver_threads(settings, features.x.shape[1], len(features.classes))
     if on_plan is not None:
         on_plan(_plan(features, rows, settings, where.type, threads))
+    problem = Problem(
+        features.x.to(where),
+        features.y.to(where),
+        rows.train,
+        rows.val,
+        features.classes,
+        features.space,
+        features.space_sha256,
+    )
     with cpu_threads(threads):
-        weight, bias, epochs = train_minibatch(
-            features.x.to(where),
-            features.y.to(where),
-            rows.train,
-            rows.val,
-            len(features.classes),
-            settings,
-            on_epoch,
-        )
-    head = LinearHead(weight, bias, features.classes, features.space, features.space_sha256)
+        solved = solve_head(problem, settings, on_epoch)
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(
-            head.logits(features.x[rows.val]).numpy(), features.y[rows.val].numpy(), features.classes
+            solved.head.logits(features.x[rows.val]).numpy(), features.y[rows.val].numpy(), features.classes
         )
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
     body = {
-        "name": name,
-        "cache": {"id": entry.id, "path": str(entry.path.resolve()), "manifest_sha256": entry.digest},
-        "source": entry.manifest["source"],
-        "backbone": entry.manifest["backbone"],
-        "space_sha256": features.space_sha256,
-        "classes": list(features.classes),
-        "settings": settings.to_json(),
+        **provenance(entry, solved.head, name, command),
+        "settings": solved.settings.to_json(),
+        "solver": solved.facts,
         "rows": counts,
         "val_rule": rows.rule,
         "device": where.type,
         "threads": threads,
-        "epochs": [epoch.to_json() for epoch in epochs],
+        "epochs": [epoch.to_json() for epoch in solved.epochs],
         "metrics": metrics,
         "seconds": seconds,
-        "versions": versions(),
-        "command": command if command is not None else shlex.join(["pipeline", *sys.argv[1:]]),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    run = save_run(Path(runs_dir), name, body, head.to_files())
-    return TrainResult(run.id, str(run.path), head, epochs, metrics, counts, seconds)
+    run = save_run(Path(runs_dir), name, body, solved.head.to_files())
+    return TrainResult(
+        run.id, str(run.path), solved.head, solved.settings, solved.facts, solved.epochs, metrics, counts, seconds
+    )
 
 
-def _changed(settings: HeadSettings, changes: dict[str, Any]) -> HeadSettings:
-    unknown = sorted(set(changes) - set(settings.to_json()))
-    if unknown:
-        raise UsageError(f"unknown head setting {unknown[0]!r}", f"Known: {', '.join(settings.to_json())}")
-    return HeadSettings(**{**settings.to_json(), **changes})
+def _device(asked: str, settings: HeadSettings) -> "torch.device":
+    """Return the device; Apple's GPUs have no float64, which all but the plain minibatch recipe need."""
+    where = resolve_device(asked)
+    if where.type != "mps" or (settings.solver == "minibatch" and not settings.standardize):
+        return where
+    if asked != "auto":
+        raise UsageError(f"--device {asked} has no float64, which these settings need", "Use --device cpu.")
+    return resolve_device("cpu")
 
 
 def _plan(features: Features, rows: Rows, settings: HeadSettings, device: str, threads: int) -> TrainPlan:

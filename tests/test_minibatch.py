@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError, UsageError
-from pipeline.heads.minibatch import Epoch, HeadSettings, threads_for, train_minibatch
+from pipeline.heads.minibatch import Epoch, threads_for, train_minibatch
+from pipeline.heads.settings import HeadSettings
 
 NOBODY = np.empty(0, np.int64)
 
@@ -215,8 +216,11 @@ def test_infinite_settings_are_refused(name):
 
 def test_settings_are_plain_json():
     assert HeadSettings(seed=2).to_json() == {
+        **{"solver": "minibatch", "standardize": False, "l2_norm": False},
         **{"optimizer": "adam", "lr": 1e-3, "epochs": 5, "batch_size": 64},
         **{"weight_decay": 0.0, "momentum": 0.0, "dropout": 0.0, "seed": 2},
+        **{"hidden": 0, "label_smoothing": 0.0, "class_weight": "none", "sampling": "shuffle"},
+        **{"schedule": "constant", "warmup_epochs": 0, "early_stopping": 0},
     }
 
 

@@ -1,0 +1,157 @@
+"""Multinomial logistic regression to its optimum, by Newton's method with preconditioned conjugate gradients.
+
+It minimises, over W (c, d) and b (c,),
+
+    1/n sum_i s_i cross_entropy(W x_i + b, y_i) + l2/2 |W|^2
+
+which is scikit-learn's LogisticRegression with C = 1 / (n l2), bias not regularised. The problem is convex: where
+the gradient vanishes is the optimum, and how nearly it does is measured in float64 and returned.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import DataError
+from pipeline.heads.curvature import FeatureCurvature, feature_curvature
+from pipeline.heads.objective import Point, Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = 1e-6
+"""Norm of the gradient, relative to that of zero weights, at which the optimum counts as reached."""
+MAX_STEPS, MAX_PRODUCTS, MAX_HALVINGS = 60, 300, 25
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The solution, and the proof that it is one."""
+
+    weight: "Tensor"
+    """(c, d) float32."""
+    bias: "Tensor"
+    """(c,) float32."""
+    objective: float
+    gradient_norm_ratio: float
+    """Euclidean norm of the gradient by W and b in float64, relative to that at zero."""
+    iterations: int
+    """Newton steps."""
+    products: int
+    """Products with the Hessian; each costs about one pass over the features, as a gradient does."""
+
+
+def solve_logistic(x: "Tensor", y: "Tensor", n_classes: int, l2: float, row_weights: "Tensor | None" = None) -> Optimum:
+    """Return the optimum for features `x` (n, d), float32 or float16, and labels `y` (n,).
+
+    Args:
+        x: features, on any device.
+        y: positions of the classes.
+        n_classes: c.
+        l2: above 0; in the units of the formula above.
+        row_weights: s (n,); default 1.
+
+    Raises:
+        DataError: if features are not finite, or the gradient does not come down to TOLERANCE.
+    """
+    import torch
+
+    share = torch.ones(len(x), device=x.device) if row_weights is None else row_weights
+    curvature, mean = feature_curvature(x)
+    problem = Problem(x, y, share.double()[:, None] / len(x), n_classes, l2, mean)
+    return _Newton(problem, curvature).run()
+
+
+class _Newton:
+    """Steps from zero weights to the optimum: in float32 as far as that leads, then in float64."""
+
+    def __init__(self, problem: Problem, curvature: FeatureCurvature) -> None:
+        import torch
+
+        self.problem, self.curvature = problem, curvature
+        d, device = problem.x.shape[1], problem.x.device
+        self.start = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
+        if not torch.isfinite(self.start.gradient).all():
+            raise DataError("features are not finite: logistic regression has no optimum on them")
+        self.iterations = self.products = 0
+
+    def run(self) -> Optimum:
+        point = self.start
+        while self.iterations < MAX_STEPS:
+            if point.norm <= TOLERANCE * self.start.norm:
+                if self.problem.precise:
+                    return self._optimum(point)
+                point = self._in_float64(point)
+                continue
+            following = self._step(point)
+            if following is not None:
+                point = following
+            elif not self.problem.precise:
+                point = self._in_float64(point)  # rounding hides the way down
+            else:
+                break
+        raise DataError(
+            f"logistic regression stopped {self.iterations} steps on with a gradient of "
+            f"{point.norm / self.start.norm:.1e} of the start's, not {TOLERANCE:.0e}",
+            "--standardize, or a larger --l2 (a smaller --C), makes the problem better conditioned.",
+        )
+
+    def _in_float64(self, point: Point) -> Point:
+        self.problem.precise = True
+        return self.problem.point(point.theta)
+
+    def _step(self, point: Point) -> Point | None:
+        """Return the next point, None if there is no way down."""
+        self.iterations += 1
+        direction = self._direction(point)
+        slope = float((direction * point.gradient).sum())
+        length = 1.0
+        for _ in range(MAX_HALVINGS if slope < 0 else 0):
+            there = self.problem.point(point.theta + length * direction)
+            ahead = float((direction * there.gradient).sum())
+            # The objective is convex: where it still falls along the direction it is lower than it was. Close to
+            # the optimum it differs by less than rounding, so slopes decide there, as in Hager & Zhang (2005).
+            lower = there.objective <= point.objective + 1e-4 * length * slope
+            if ahead <= 0 or lower or (abs(ahead) <= -0.5 * slope and there.norm < point.norm):
+                return there
+            length /= 2
+        return None
+
+    def _direction(self, point: Point) -> "Tensor":
+        """Solve Hessian x direction = -gradient by preconditioned conjugate gradients, better the nearer it is.
+
+        Nocedal & Wright, "Numerical Optimization", algorithm 7.1, with the forcing sequence of its equation 7.3.
+        """
+        import torch
+
+        precondition = self.curvature.preconditioner(self.problem.class_curvature(point), self.problem.l2)
+        direction, residual = torch.zeros_like(point.gradient), -point.gradient
+        ratio = point.norm / self.start.norm
+        goal = min(0.3, max(ratio**0.5, 0.3 * TOLERANCE / ratio)) * float(residual.norm())
+        z = precondition(residual)
+        search, rz = z, float((residual * z).sum())
+        for _ in range(MAX_PRODUCTS):
+            product = self.problem.hessian(point, search)
+            self.products += 1
+            bend = float((search * product).sum())
+            if bend <= 0:  # flat to rounding
+                break
+            direction = direction + rz / bend * search
+            residual = residual - rz / bend * product
+            if float(residual.norm()) <= goal:
+                break
+            z = precondition(residual)
+            rz, before = float((residual * z).sum()), rz
+            search = z + rz / before * search
+        return direction
+
+    def _optimum(self, point: Point) -> Optimum:
+        weight = point.theta[:, :-1]
+        bias = point.theta[:, -1] - weight @ self.problem.mean
+        return Optimum(
+            weight.float().cpu(),
+            bias.float().cpu(),
+            point.objective,
+            point.norm / self.start.norm,
+            self.iterations,
+            self.products,
+        )
