@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pipeline.features import Features, open_cache
     from pipeline.fusion import fuse
     from pipeline.heads.linear import LinearHead
-    from pipeline.heads.mlp import MlpHead
     from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import ExtractResult, extract
     from pipeline.prediction.predict import Prediction, predict
-    from pipeline.training import TrainResult, save_head, train_head
+    from pipeline.saving import save_head
+    from pipeline.training import TrainResult, train_head
 
 _HOMES = {
     "CacheError": "errors",
@@ -50,7 +50,7 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
-    "save_head": "training",
+    "save_head": "saving",
     "train_head": "training",
 }
 

@@ -50,6 +50,9 @@ class ExtractConfig(_Section):
 class HeadConfig(_Section):
     """Stage 2; the fields are those of `pipeline train-head`."""
 
+    solver: Literal["minibatch", "exact", "ridge", "knn", "centroid"] = "minibatch"
+    standardize: bool = False
+    l2_norm: bool = False
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     epochs: int = 5
@@ -58,17 +61,15 @@ class HeadConfig(_Section):
     momentum: float = 0.0
     dropout: float = 0.0
     seed: int = 0
-    solver: Literal["minibatch", "exact", "ridge", "knn", "centroid"] = "minibatch"
-    standardize: bool = False
-    l2_norm: bool = False
     hidden: int = 0
-    class_weight: Literal["none", "balanced"] = "none"
-    sampling: Literal["shuffled", "balanced"] = "shuffled"
     label_smoothing: float = 0.0
+    class_weight: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
     schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: int = 0
     early_stopping: int = 0
-    c: float = 1.0
-    alpha: float | None = None
+    l2: float | None = None
+    C: float | None = None
     k: int = 20
     temperature: float = 0.07
     val_fraction: float = 0.1

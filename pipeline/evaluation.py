@@ -13,8 +13,8 @@ from pipeline.binding import check_space, entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.reread import reread
 from pipeline.features import Features, read_features
-from pipeline.heads.files import read_head
 from pipeline.heads.head import Head
+from pipeline.heads.reading import read_head
 from pipeline.metrics import classification_metrics
 from pipeline.model import Model, same_model
 from pipeline.origin import open_images, rebuild_backbone

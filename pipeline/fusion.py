@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.preprocess import Preprocess
-from pipeline.heads.files import read_head
 from pipeline.heads.head import Head
+from pipeline.heads.reading import read_head
 from pipeline.origin import rebuild_backbone
 from pipeline.runs import Run, check_run, find_run
 
@@ -62,10 +62,7 @@ def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Mo
 
 
 def fused_network(backbone: Backbone, head: Head) -> "nn.Module":
-    """Return the backbone's network, changed in place, with the head where its classifier was cut off.
-
-    Where it has not one classifier that a layer of vectors can stand in for, a sequence of both.
-    """
+    """Return the backbone's network, changed in place, with the head where its classifier was cut off."""
     from torch import nn
 
     from pipeline.backbones.taps import Tapped

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.heads.files import read_head
 from pipeline.heads.head import Head
+from pipeline.heads.reading import read_head
 from pipeline.runs import list_runs
 from pipeline.store.key import FeatureSpace
 

@@ -29,10 +29,17 @@ SECTIONS: dict[str, Fields] = {
     "cache": {"id": str, "path": str},
     "source": {"spec": str},
     "backbone": {"name": str},
-    "settings": {"optimizer": str, "lr": (int, float), "epochs": int},
     "metrics": {"accuracy": (int, float)},
 }
-"""What this package reads of a run; the rest is for people."""
+SETTINGS: dict[str, Fields] = {
+    "minibatch": {"optimizer": str, "lr": (int, float), "epochs": int},
+    "exact": {},
+    "ridge": {},
+    "knn": {"k": int},
+    "centroid": {},
+    "own": {},
+}
+"""What this package reads of a run, and of its settings by solver; the rest is for people."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -153,8 +160,21 @@ def check_run(run: Run) -> None:
         for section, fields in SECTIONS.items():
             if run.body[section] is not None:
                 check_fields(run.body[section], fields, f"{where}: {section}")
+        check_fields(run.body["settings"], SETTINGS[solver_of(run)], f"{where}: settings")
     except CacheError as error:
         raise DataError(error.message) from error
+
+
+def solver_of(run: Run) -> str:
+    """Return how a run's head was found; runs from before there was a choice do not say.
+
+    Raises:
+        DataError: if it is none that this package knows.
+    """
+    solver = run.body["settings"].get("solver", "minibatch")
+    if not isinstance(solver, str) or solver not in SETTINGS:
+        raise DataError(f"{run.path / RUN}: solver {solver!r} is not one of {', '.join(SETTINGS)}")
+    return solver
 
 
 def find_run(root: Path, name: str) -> Run:

@@ -41,7 +41,8 @@ def test_features_serve_scikit_learn_directly(tmp_path):
 def test_features_from_anywhere_else_train_a_head(tmp_path):
     import torch
 
-    from pipeline.heads.minibatch import HeadSettings, train_minibatch
+    from pipeline.heads.minibatch import train_minibatch
+    from pipeline.heads.settings import HeadSettings
     from pipeline.selection import choose_rows
 
     y = torch.arange(40) % 2

@@ -1,12 +1,13 @@
 """Experiment files: what is read, what wins, what is refused."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import HeadConfig, parse_change, read_config
 from pipeline.errors import UsageError
-from pipeline.heads.minibatch import HeadSettings
+from pipeline.heads.settings import HeadSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 SMALL = '[extract]\nsource = "digits"\nbackbone = "resnet18"\n'
@@ -40,7 +41,7 @@ def test_defaults_are_the_reference_recipe(file):
 def test_defaults_are_those_of_the_library():
     """The file's model may not import the heads, so its defaults are written twice: they must not drift apart."""
     defaults = HeadConfig().model_dump()
-    assert {key: defaults[key] for key in HeadSettings().to_json()} == HeadSettings().to_json()
+    assert {key: defaults[key] for key in asdict(HeadSettings())} == asdict(HeadSettings())
 
 
 def test_changes_win_over_the_file(file):

@@ -17,7 +17,7 @@ HOUSE = [
     {"launch"},
     {"heads"},
     {"metrics", "selection", "runs", "model", "origin"},
-    {"fusion", "binding"},
+    {"fusion", "binding", "saving"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts"},
     {"experiment", "demo", "doctor"},
     {"console"},

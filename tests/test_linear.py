@@ -9,9 +9,9 @@ from safetensors.torch import load, save
 
 from pipeline.digest import seal
 from pipeline.errors import DataError
-from pipeline.heads.files import read_head
+from pipeline.heads.head import CHUNK_ROWS
 from pipeline.heads.linear import LinearHead
-from pipeline.heads.transform import CHUNK_ROWS
+from pipeline.heads.reading import read_head
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_another_version_is_refused(head, tmp_path):
     write(head, tmp_path)
     body = json.loads((tmp_path / "head.json").read_text())
     body = {key: value for key, value in body.items() if key != "sha256"}
-    (tmp_path / "head.json").write_text(json.dumps(seal({**body, "format_version": 2})))
+    (tmp_path / "head.json").write_text(json.dumps(seal({**body, "format_version": 3})))
     with pytest.raises(DataError, match="another version"):
         read_head(tmp_path)
     (tmp_path / "head.json").write_text("[1, 2]")
@@ -109,7 +109,7 @@ def test_another_version_is_refused(head, tmp_path):
 def test_tensors_that_do_not_fit_the_description_are_refused(head, tmp_path, tensors):
     write(head, tmp_path)
     (tmp_path / "head.safetensors").write_bytes(save(tensors))
-    with pytest.raises(DataError, match=r"expected \{'weight': \(3, 8\), 'bias': \(3,\)\}"):
+    with pytest.raises(DataError, match="its tensors are"):
         read_head(tmp_path)
 
 

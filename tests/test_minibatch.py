@@ -1,7 +1,7 @@
 """The minibatch recipe is a plain PyTorch loop, bit for bit."""
 
 import dataclasses
-import json
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError, UsageError
-from pipeline.heads.minibatch import Epoch, HeadSettings, threads_for, train_minibatch
+from pipeline.heads.balance import BalancedRows
+from pipeline.heads.minibatch import Epoch, measure, rate_factor, threads_for, train_minibatch, train_network
+from pipeline.heads.settings import HeadSettings
 
 NOBODY = np.empty(0, np.int64)
 
@@ -215,14 +217,120 @@ def test_infinite_settings_are_refused(name):
 
 
 def test_settings_are_plain_json():
-    said = HeadSettings(seed=2).to_json()
-    recipe = {"optimizer": "adam", "lr": 1e-3, "epochs": 5, "batch_size": 64, "weight_decay": 0.0, "seed": 2}
-    assert {name: said[name] for name in recipe} == recipe
-    assert json.loads(json.dumps(said)) == said
-    assert HeadSettings(**said) == HeadSettings(seed=2)
+    assert HeadSettings(seed=2).to_json() == {
+        **{"solver": "minibatch", "standardize": False, "l2_norm": False},
+        **{"optimizer": "adam", "lr": 1e-3, "epochs": 5, "batch_size": 64},
+        **{"weight_decay": 0.0, "momentum": 0.0, "dropout": 0.0, "seed": 2},
+        **{"hidden": 0, "label_smoothing": 0.0, "class_weight": "none", "sampling": "shuffle"},
+        **{"schedule": "constant", "warmup_epochs": 0, "early_stopping": 0},
+    }
 
 
 def test_small_steps_get_one_thread_and_large_ones_torchs_number():
     assert threads_for(64, 512, 10) == 1
     assert threads_for(64, 1280, 10) == 1
     assert threads_for(4096, 2048, 1000) == 0
+
+
+def test_a_hidden_layer_is_a_plain_loop_too_bit_for_bit():
+    x, y = features()
+    settings = HeadSettings(hidden=9, dropout=0.3, epochs=2, batch_size=16, seed=7, lr=3e-3)
+    trained = train_network(x, y, np.arange(150), NOBODY, 4, settings)
+    torch.manual_seed(7)
+    head = nn.Sequential(nn.Linear(37, 9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 4))
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(2):
+        for rows in torch.randperm(150, generator=generator).split(16):
+            optimizer.zero_grad()
+            functional.cross_entropy(head(x[rows]), y[rows]).backward()
+            optimizer.step()
+    for name, tensor in head.state_dict().items():
+        assert torch.equal(trained.network.state_dict()[name], tensor), name
+    assert not trained.network.training
+
+
+def test_label_smoothing_class_weights_and_schedule_are_torchs_own():
+    x, y = features()
+    y = (y * (torch.arange(150) % 3 == 0)).contiguous()  # most rows are of class 0
+    settings = HeadSettings(
+        epochs=4, batch_size=16, seed=7, lr=0.1, optimizer="sgd", label_smoothing=0.1, class_weight="balanced",
+        schedule="cosine", warmup_epochs=1,
+    )  # fmt: skip
+    weight, _, epochs = train_minibatch(x, y, np.arange(150), np.arange(150), 4, settings)
+    weights = 150 / (4 * torch.bincount(y).float())
+    torch.manual_seed(7)
+    head = nn.Linear(37, 4)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=9),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30),
+        ],
+        [10],
+    )
+    generator = torch.Generator().manual_seed(7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of SequentialLR's own way to step
+        for _ in range(4):
+            for rows in torch.randperm(150, generator=generator).split(16):
+                optimizer.zero_grad()
+                functional.cross_entropy(head(x[rows]), y[rows], weights, label_smoothing=0.1).backward()
+                optimizer.step()
+                schedule.step()
+    assert torch.allclose(weight, head.weight, atol=1e-5)
+    with torch.no_grad():  # validation is measured without weights and smoothing
+        assert epochs[-1].val_loss == pytest.approx(float(functional.cross_entropy(head(x), y)), rel=1e-4)
+
+
+def test_the_rate_rises_and_falls():
+    factors = [rate_factor(step, 40, 10, cosine=True) for step in range(40)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[10] == 1.0
+    assert factors[25] == pytest.approx(0.5)
+    assert 0 < factors[39] < 0.01
+    assert rate_factor(30, 40, 10, cosine=False) == 1.0
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    x, y = features()
+    noise = torch.randint(0, 4, (150,), generator=torch.Generator().manual_seed(1))
+    y = torch.where(torch.arange(150) < 60, noise, y)  # train rows have wrong labels: it overfits
+    train, val = np.arange(100), np.arange(100, 150)
+    settings = HeadSettings(epochs=60, lr=0.03, batch_size=16, early_stopping=4)
+    stopped = train_network(x, y, train, val, 4, settings)
+    losses = [epoch.val_loss for epoch in stopped.epochs]
+    assert stopped.best_epoch == 1 + int(np.argmin(losses))
+    assert len(losses) == stopped.best_epoch + 4 < 60
+    assert measure(stopped.network, x, y, torch.from_numpy(val))[0] == losses[stopped.best_epoch - 1]
+    short = dataclasses.replace(settings, epochs=stopped.best_epoch, early_stopping=0)
+    weight, _, _ = train_minibatch(x, y, train, val, 4, short)
+    assert torch.equal(stopped.network.weight, weight)
+    with pytest.raises(UsageError, match="--early-stopping goes by validation rows"):
+        train_network(x, y, train, NOBODY, 4, settings)
+
+
+def test_balanced_batches_draw_every_class_as_often():
+    rows, y = torch.arange(100, 200), (torch.arange(100) >= 90).long() * 2
+    drawn = BalancedRows(rows, y)
+    generator = torch.Generator().manual_seed(0)
+    taken = torch.cat([drawn.draw(generator) for _ in range(50)])
+    assert len(taken) == 5000
+    assert set(taken.tolist()) == set(range(100, 200))
+    assert 0.47 < float((taken >= 190).double().mean()) < 0.53
+    assert torch.bincount(taken[taken >= 190] - 190).min() > 150
+
+
+def test_balanced_batches_help_a_rare_class():
+    x, y = features()
+    rare = (y == 1) & (torch.arange(150) % 4 != 0)
+    rows = np.flatnonzero(~rare.numpy())
+    settings = HeadSettings(epochs=3, batch_size=16)
+    plain, bias, _ = train_minibatch(x, y, rows, NOBODY, 4, settings)
+    heads = [(plain, bias)]
+    for change in ({"sampling": "balanced"}, {"class_weight": "balanced"}):
+        heads.append(train_minibatch(x, y, rows, NOBODY, 4, dataclasses.replace(settings, **change))[:2])
+    recall = [float(((x[rare] @ weight.T + bias).argmax(1) == 1).double().mean()) for weight, bias in heads]
+    assert recall[1] > recall[0]
+    assert recall[2] > recall[0]

@@ -11,7 +11,8 @@ from torchvision.datasets import ImageFolder
 
 import pipeline
 from pipeline.backbones.engines import cpu_threads
-from pipeline.heads.minibatch import HeadSettings, train_minibatch
+from pipeline.heads.minibatch import train_minibatch
+from pipeline.heads.settings import HeadSettings
 
 EPOCHS, BATCH, SIZE = 3, 8, 64
 

@@ -14,7 +14,7 @@ from pipeline.backbones.preprocess import Preprocess
 from pipeline.digest import is_sealed, seal
 from pipeline.errors import DataError
 from pipeline.fusion import fused_network, image_model
-from pipeline.heads.files import head_of
+from pipeline.heads.reading import head_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

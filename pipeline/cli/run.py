@@ -32,7 +32,6 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
       pipeline run configs/folder.toml --source ./photos --set head.epochs=20
     """
     from pipeline.cli.show import (
-        EPOCH_HEADER,
         epoch_line,
         on_screen,
         show_evaluated,
@@ -43,23 +42,18 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
     )
     from pipeline.config import parse_change, read_config
     from pipeline.experiment import ExperimentListener, run_experiment
-    from pipeline.training import TrainPlan
 
     sections = dict.fromkeys(("source", "backbone", "weights", "limit"), "extract.")
     sections |= dict.fromkeys(("lr", "epochs", "seed"), "head.")
     said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
     settings = read_config(config, said | dict(parse_change(text) for text in changes))
 
-    def on_train_plan(plan: TrainPlan) -> None:
-        show_train_plan(screen, plan)
-        screen.note(EPOCH_HEADER)
-
     with screen.bar("images") as on_progress:
         listener = ExperimentListener(
             on_plan=lambda plan: show_plan(screen, plan),
             on_progress=on_progress,
             on_extracted=on_screen(screen, show_extracted),
-            on_train_plan=on_train_plan,
+            on_train_plan=lambda plan: show_train_plan(screen, plan),
             on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
             on_trained=on_screen(screen, show_trained),
             on_evaluated=on_screen(screen, show_evaluated),

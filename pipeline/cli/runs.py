@@ -8,7 +8,7 @@ import click
 from pipeline.cli.options import global_options, runs_dir_option
 from pipeline.console import Screen, percent
 from pipeline.errors import DataError
-from pipeline.runs import Run, check_run, list_runs, read_evaluations
+from pipeline.runs import Run, check_run, list_runs, read_evaluations, solver_of
 
 
 @click.command("runs")
@@ -44,8 +44,8 @@ def command(screen: Screen, runs_dir: Path) -> None:
             (
                 run.id,
                 body["cache"]["id"][:8],
-                body["backbone"]["name"].removeprefix("torchvision/"),
-                _head(settings),
+                body["backbone"]["name"].rpartition("/")[2],
+                _head(run),
                 "–" if val is None else percent(val),
                 "–" if test is None else percent(test),
                 body["created"][:16].replace("T", " "),
@@ -62,12 +62,20 @@ def command(screen: Screen, runs_dir: Path) -> None:
         screen.next_step("pipeline train-head CACHE")
 
 
-def _head(settings: dict[str, Any]) -> str:
-    solver = settings.get("solver", "minibatch")
-    if solver != "minibatch":
-        return str(solver)
-    hidden = f"mlp {settings['hidden']} " if settings.get("hidden") else ""
-    return f"{hidden}{settings['optimizer']} {settings['lr']:g} x{settings['epochs']}"
+def _head(run: Run) -> str:
+    """Return how the head was trained, in a few words."""
+    settings, solver = run.body["settings"], solver_of(run)
+    if solver == "minibatch":
+        hidden = f"mlp {settings['hidden']} " if settings.get("hidden") else ""
+        words = f"{hidden}{settings['optimizer']} {settings['lr']:g} x{settings['epochs']}"
+    elif solver == "knn":
+        words = f"{settings['k']}-nn"
+    else:
+        facts = run.body.get("solver")
+        l2 = facts.get("l2") if isinstance(facts, dict) else None
+        words = f"{solver} l2 {l2:.3g}" if isinstance(l2, float) else solver
+    steps = "".join(f" {word}" for word, key in (("l2n", "l2_norm"), ("std", "standardize")) if settings.get(key))
+    return words + steps
 
 
 def _test_accuracy(run: Run) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pipeline.console import Screen, count, duration, percent, plain, size
 from pipeline.evaluation import EvaluateResult
 from pipeline.heads.minibatch import Epoch
+from pipeline.heads.settings import HeadSettings
 from pipeline.launch.extract import ExtractResult
 from pipeline.launch.plan import Plan
 from pipeline.training import TrainPlan, TrainResult
@@ -103,9 +104,49 @@ def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
             f"{count(plan.classes, 'class')}",
             "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
-            "head": f"{plan.settings.said()} · {plan.device}",
+            "head": f"{_recipe(plan.settings)} · {plan.device}",
         }
     )
+    if plan.settings.solver != "knn":
+        screen.note(EPOCH_HEADER)
+
+
+def _recipe(s: HeadSettings) -> str:
+    """Return a recipe in one line."""
+    before = [word for word, on in (("L2 norm", s.l2_norm), ("standardised", s.standardize)) if on]
+    weighted = ["class weights balanced"] if s.class_weight == "balanced" else []
+    l2 = f"l2 {s.l2:g}" if s.l2 is not None else ""
+    if s.solver == "exact":
+        regularised = l2 or f"C {1.0 if s.C is None else s.C:g}"
+        return " · ".join([*before, "linear · logistic regression to its optimum", regularised, *weighted])
+    if s.solver == "ridge":
+        return " · ".join([*before, "linear · ridge regression", l2 or "l2 chosen on validation rows", *weighted])
+    if s.solver == "knn":
+        return " · ".join([*before, f"{s.k} nearest neighbours by cosine · temperature {s.temperature:g}"])
+    if s.solver == "centroid":
+        return " · ".join([*before, "linear · nearest centroid"])
+    schedule = s.schedule if s.schedule != "constant" else ""
+    extras = {
+        "weight decay": s.weight_decay,
+        "momentum": s.momentum,
+        "dropout": s.dropout,
+        "label smoothing": s.label_smoothing,
+        "warm-up epochs": s.warmup_epochs,
+        "early stopping after": s.early_stopping,
+    }
+    steps = [
+        *before,
+        f"MLP of {s.hidden:,} hidden units" if s.hidden else "linear",
+        s.optimizer,
+        f"lr {s.lr:g} {schedule}".strip(),
+        f"batch {s.batch_size}",
+        count(s.epochs, "epoch"),
+        f"seed {s.seed}",
+        *(f"{name} {value:g}" for name, value in extras.items() if value),
+        *weighted,
+        *(["batches balanced"] if s.sampling == "balanced" else []),
+    ]
+    return " · ".join(steps)
 
 
 EPOCH_HEADER = f"{'epoch':>6}  {'train loss':>10}  {'train acc':>9}  {'val loss':>10}  {'val acc':>9}  {'time':>9}"
@@ -132,30 +173,36 @@ def show_epochs(screen: Screen, epochs: list[Epoch], shown: int = 10) -> None:
 
 def show_trained(screen: Screen, result: TrainResult) -> None:
     """Show a trained run."""
-    last = result.epochs[-1]
-    val = "" if result.metrics is None else f" · val accuracy {_interval(result.metrics)}"
-    said = solver_line(result.solver)
-    if said:
-        screen.note(said)
+    train = f"train accuracy {percent(_kept(result).train_accuracy)}" if result.epochs else ""
+    val = "" if result.metrics is None else f"val accuracy {_interval(result.metrics)}"
     screen.result(
         result.to_json(),
-        f"[bold]run {result.run}[/bold]  train accuracy {percent(last.train_accuracy)}{val} · "
-        f"in {duration(result.seconds)} · {plain(result.path)}",
+        f"[bold]run {result.run}[/bold]  "
+        + " · ".join(part for part in (train, val, _found(result), f"in {duration(result.seconds)}") if part)
+        + f" · {plain(result.path)}",
         brief=result.run,
     )
 
 
-def solver_line(solver: dict[str, Any]) -> str:
-    """Return what a solver says of itself, an empty string if it has nothing to say."""
-    if "gradient_norm_ratio" in solver:
-        ratio = f"gradient {solver['gradient_norm_ratio']:.1e} of the start's"
+def _kept(result: TrainResult) -> Epoch:
+    """Return the epoch whose weights the head has."""
+    best: int = result.solver.get("best_epoch", len(result.epochs))
+    return result.epochs[best - 1]
+
+
+def _found(result: TrainResult) -> str:
+    """Return what the solver found, in a few words."""
+    facts = result.solver
+    if "best_epoch" in facts:
+        return f"epoch {facts['best_epoch']} kept of {len(result.epochs)}"
+    if "gradient_norm_ratio" in facts:
         return (
-            f"exact     the optimum: {ratio} after {solver['iterations']} Newton steps, {solver['products']} products"
+            f"l2 {facts['l2']:.3g} (C {facts['C']:.3g}) · optimum in {count(facts['iterations'], 'step')}, gradient "
+            f"{facts['gradient_norm_ratio']:.1e} of the start's"
         )
-    if "tried" in solver and len(solver["tried"]) > 1:
-        return f"ridge     alpha {solver['alpha']:.3g}, the best of {len(solver['tried'])} on validation rows"
-    if "best_epoch" in solver:
-        return f"early     the weights are those of epoch {solver['best_epoch']}, whose validation loss is the lowest"
+    if "alpha" in facts:
+        chosen = f", best of {len(facts['path'])}" if "path" in facts else ""
+        return f"l2 {facts['l2']:.3g} (alpha {facts['alpha']:.3g}){chosen}"
     return ""
 
 

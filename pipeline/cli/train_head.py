@@ -1,55 +1,50 @@
 """`pipeline train-head`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.options import F, cache_dir_option, device_option, global_options, runs_dir_option
 from pipeline.console import Screen
+
+
+def choice(name: str, *known: str, help: str | None = None) -> Callable[[F], F]:
+    """Return an option with a closed set of values, the first by default."""
+    return click.option(name, type=click.Choice(known), default=known[0], show_default=True, help=help)
+
+
+def number(name: str, default: float, help: str | None = None) -> Callable[[F], F]:
+    """Return an option that is a number of the default's type."""
+    return click.option(name, type=type(default), default=default, show_default=True, help=help)
 
 
 @click.command("train-head")
 @click.argument("cache", default="latest")
-@click.option(
-    "--solver",
-    type=click.Choice(["minibatch", "exact", "ridge", "knn", "centroid"]),
-    default="minibatch",
-    show_default=True,
-    help="exact: logistic regression to its optimum; ridge, knn, centroid need no epochs.",
-)
-@click.option("--optimizer", type=click.Choice(["adam", "adamw", "sgd"]), default="adam", show_default=True)
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate.")
-@click.option("--epochs", type=int, default=5, show_default=True)
-@click.option("--batch-size", type=int, default=64, show_default=True)
-@click.option("--weight-decay", type=float, default=0.0, show_default=True)
-@click.option("--momentum", type=float, default=0.0, show_default=True, help="Of --optimizer sgd.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="Share of features zeroed in training.")
-@click.option("--hidden", type=int, default=0, help="Units of one hidden layer.  [default: none, a linear head]")
-@click.option("--standardize", is_flag=True, help="Features minus their mean, over their deviation, of train rows.")
-@click.option("--l2-norm", is_flag=True, help="Features over their length, first.")
-@click.option(
-    "--class-weight",
-    type=click.Choice(["none", "balanced"]),
-    default="none",
-    show_default=True,
-    help="balanced: rare classes count more in the loss.",
-)
-@click.option(
-    "--sampling",
-    type=click.Choice(["shuffled", "balanced"]),
-    default="shuffled",
-    show_default=True,
-    help="balanced: every class is drawn equally often.",
-)
-@click.option("--label-smoothing", type=float, default=0.0, show_default=True)
-@click.option("--schedule", type=click.Choice(["constant", "cosine"]), default="constant", show_default=True)
-@click.option("--early-stopping", type=int, default=0, help="Epochs without a lower val loss to stop after.")
-@click.option("--C", "c", type=float, default=1.0, show_default=True, help="Of --solver exact, as scikit-learn's.")
-@click.option("--alpha", type=float, help="Of --solver ridge.  [default: the best of a path on val rows]")
-@click.option("--k", type=int, default=20, show_default=True, help="Neighbours of --solver knn.")
-@click.option("--temperature", type=float, default=0.07, show_default=True, help="Of their votes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of initialisation and batch order.")
+@choice("--solver", "minibatch", "exact", "ridge", "knn", "centroid", help="How the head is found.")
+@click.option("--standardize", is_flag=True, help="Bring features to mean 0, variance 1 over the train rows.")
+@click.option("--l2-norm", is_flag=True, help="Bring rows to length 1, before --standardize.")
+@choice("--optimizer", "adam", "adamw", "sgd", help="This and what follows: of --solver minibatch.")
+@number("--lr", 1e-3, "Learning rate.")
+@number("--epochs", 5)
+@number("--batch-size", 64)
+@number("--weight-decay", 0.0)
+@number("--momentum", 0.0, "Of --optimizer sgd.")
+@number("--dropout", 0.0, "Share of features, or hidden units, zeroed in training.")
+@number("--seed", 0, "Of initialisation and batch order.")
+@number("--hidden", 0, "Units of a hidden layer; 0 is a linear head.")
+@number("--label-smoothing", 0.0, "Share of the target spread over all classes.")
+@choice("--sampling", "shuffle", "balanced", help="balanced draws all classes equally often.")
+@choice("--schedule", "constant", "cosine", help="Of the learning rate.")
+@number("--warmup-epochs", 0, "In which the learning rate rises from 0.")
+@number("--early-stopping", 0, "Stop after so many epochs without a lower validation loss; keep the best.")
+@choice("--class-weight", "none", "balanced", help="Weigh classes by 1 / frequency; also exact and ridge.")
+@click.option("--l2", type=float, help="Of exact and ridge.  [default: exact 1 / n, ridge best on validation]")
+@click.option("--C", "C", type=float, help="Of exact, as in scikit-learn: l2 = 1 / (C n).  [default: 1]")
+@number("--k", 20, "Neighbours of --solver knn.")
+@number("--temperature", 0.07, "Of their votes, exp(cosine / temperature).")
 @click.option(
     "--val-fraction",
     type=float,
@@ -63,31 +58,34 @@ from pipeline.console import Screen
 @cache_dir_option
 @runs_dir_option
 @global_options
-@click.pass_obj
-def command(screen: Screen, /, cache: str, cache_dir: Path, runs_dir: Path, **options: Any) -> None:  # noqa: ANN401
+@click.pass_context
+def command(ctx: click.Context, /, cache: str, cache_dir: Path, runs_dir: Path, **options: Any) -> None:  # noqa: ANN401
     r"""Train a head on the cached features of CACHE: a prefix of its id, a path, or `latest`.
 
-    The defaults are the reference recipe: Adam, 1e-3, batch 64, 5 epochs. Test rows are never looked at.
+    The defaults are the reference recipe: a linear head, Adam, 1e-3, batch 64, 5 epochs. Test rows are never looked
+    at. docs/HEADS.md has the formula of every option.
 
     \b
       pipeline train-head latest
       pipeline train-head 3f9a --lr 0.01 --epochs 20 --name tuned
-      pipeline train-head 3f9a --solver exact --standardize
-      pipeline train-head 3f9a --hidden 512 --schedule cosine --epochs 50 --early-stopping 5
-      pipeline train-head 3f9a --optimizer sgd --momentum 0.9 --weight-decay 1e-4
+      pipeline train-head 3f9a --solver exact --standardize --l2 1e-3     logistic regression to its optimum
+      pipeline train-head 3f9a --solver ridge                             closed form, l2 by validation rows
+      pipeline train-head 3f9a --hidden 512 --dropout 0.5 --early-stopping 3
     """
-    from pipeline.cli.show import EPOCH_HEADER, epoch_line, show_train_plan, show_trained
-    from pipeline.heads.minibatch import Epoch
-    from pipeline.training import TrainPlan, train_head
+    from pipeline.cli.show import epoch_line, show_train_plan, show_trained
+    from pipeline.training import train_head
 
-    def on_plan(plan: TrainPlan) -> None:
-        show_train_plan(screen, plan)
-        screen.note(EPOCH_HEADER)
-
-    def on_epoch(epoch: Epoch) -> None:
-        screen.note(epoch_line(epoch))
-
-    result = train_head(cache, cache_dir=cache_dir, runs_dir=runs_dir, on_plan=on_plan, on_epoch=on_epoch, **options)
+    screen: Screen = ctx.obj
+    # Options that were not given stay away, so that those of another solver can be told from defaults.
+    given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
+    result = train_head(
+        cache,
+        cache_dir=cache_dir,
+        runs_dir=runs_dir,
+        on_plan=lambda plan: show_train_plan(screen, plan),
+        on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
+        **given,
+    )
     show_trained(screen, result)
     where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
     screen.next_step(f"pipeline evaluate {result.run}{where}")

@@ -1,10 +1,17 @@
 """Stage 2: heads on cached features. Never imports torchvision.
 
-settings    the recipe as one value
-head        what every head is; files: heads read back
-transform   what features go through before a head
-linear      the linear head; mlp: one hidden layer; neighbours: k-NN
+head        what every head is: a Protocol
+transform   L2 norm and standardisation, fitted on train rows
+modules     the small torch modules that heads are made of
+linear, mlp, neighbours   heads as values
+files, reading   a head as safetensors and JSON, and back
+settings    the recipe, and which options belong to which solver
 minibatch   the minibatch recipe, equal to a plain PyTorch loop bit for bit
-logistic    logistic regression to its optimum, by curvature and objective; closed: ridge and class means
-fit         from features and a recipe to a head
+balance     class weights and balanced batches
+logistic    multinomial logistic regression to its certified optimum
+objective, curvature   its derivatives, and the preconditioner that makes it quick
+ridge, centroid   scores in closed form
+calibration   the one number that makes probabilities of scores
+solvers     from settings to a head
+own         torch modules and arrays of the user's as heads
 """

@@ -8,6 +8,8 @@ one of A (c, c). With it conjugate gradients need tens of products whatever the 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.errors import DataError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,7 +60,11 @@ class Preconditioner:
 
 
 def feature_curvature(x: "Tensor") -> tuple[FeatureCurvature, "Tensor"]:
-    """Return the covariance of rows of `x` (n, d), estimated from evenly spread ones, and their mean (d,) float64."""
+    """Return the covariance of rows of `x` (n, d), estimated from evenly spread ones, and their mean (d,) float64.
+
+    Raises:
+        DataError: if features are not finite.
+    """
     import torch
 
     n, d = x.shape
@@ -66,5 +72,8 @@ def feature_curvature(x: "Tensor") -> tuple[FeatureCurvature, "Tensor"]:
     sample = x[::step].float()
     mean = sample.mean(dim=0, dtype=torch.float64)
     centred = sample - mean.float()
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(sample))
+    covariance = centred.T @ centred / len(sample)
+    if not torch.isfinite(covariance).all():
+        raise DataError("features are not finite: logistic regression has no optimum on them")
+    values, vectors = torch.linalg.eigh(covariance)
     return FeatureCurvature(vectors, values.clamp(min=0)), mean

@@ -1,69 +1,43 @@
-"""Heads read back: from a run's folder, or from a description and tensors that came another way."""
+"""A head as files: safetensors for its tensors, sealed JSON for the rest."""
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.digest import is_sealed, sha256_bytes
-from pipeline.errors import CacheError, DataError
-from pipeline.heads.head import DESCRIPTION, FORMAT, FORMAT_VERSION, WEIGHTS, Head
-from pipeline.heads.linear import LinearHead
-from pipeline.heads.mlp import MlpHead
-from pipeline.heads.neighbours import KnnHead
-from pipeline.store.verified import read_whole
+from pipeline.digest import seal, sha256_bytes
+from pipeline.heads.head import Head
+from pipeline.heads.transform import Transform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KINDS: dict[str, Any] = {"linear": LinearHead, "mlp": MlpHead, "knn": KnnHead}
-FIELDS = {"format": str, "classes": list, "dim": int, "weights_sha256": str, "space": dict, "space_sha256": str}
-MAX_BYTES = 4 << 30
+WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
+FORMAT = "pipeline-head"
+PLAIN, FORMAT_VERSION = 1, 2
+"""A linear head without a transform is written in the first version's form, which every reader knows."""
 
 
-def read_head(folder: Path) -> Head:
-    """Read a head from the files of its `to_files`.
+def head_files(
+    head: Head, tensors: Mapping[str, "Tensor"], transform: Transform, more: Mapping[str, Any] | None = None
+) -> dict[str, bytes]:
+    """Return the files of a head: `more` are the fields of its kind."""
+    from safetensors.torch import save
 
-    Raises:
-        DataError: if they are missing, damaged, or do not fit each other.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        body = json.loads(read_whole(folder / DESCRIPTION, MAX_BYTES))
-        data = read_whole(folder / WEIGHTS, MAX_BYTES)
-        tensors = load(data)
-    except (OSError, ValueError, RecursionError, CacheError, SafetensorError) as error:
-        raise DataError(f"the head in {folder} cannot be read: {error}") from error
-    head = head_of(body, tensors, str(folder / DESCRIPTION))
-    if sha256_bytes(data) != body["weights_sha256"]:
-        raise DataError(f"{folder / WEIGHTS} is damaged: it does not have the SHA-256 in {DESCRIPTION}")
-    return head
-
-
-def head_of(body: Any, tensors: Mapping[str, "Tensor"], where: str) -> Head:  # noqa: ANN401 - any JSON value
-    """Return the head that a description and its tensors make; `where` they come from is for errors.
-
-    Raises:
-        DataError: if the description is not sealed, of another version or kind, or does not fit the tensors.
-    """
-    if not isinstance(body, dict) or not is_sealed(body) or body.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{where} is damaged or of another version")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(body.get(name), kind)]
-    if wrong or body["format"] != FORMAT or not all(isinstance(name, str) for name in body["classes"]):
-        raise DataError(f"{where} is no description of a head: {', '.join(wrong) or 'its classes'}")
-    if body.get("kind") not in list(KINDS):  # a list: what came with the file need not be hashable
-        raise DataError(f"{where} is of kind {body.get('kind')!r}, this package knows {', '.join(KINDS)}")
-    kind = KINDS[body["kind"]]
-    wanted = kind.shapes(body, len(body["classes"]), body["dim"])
-    if body.get("standardize") is not None:
-        wanted |= {"mean": (body["dim"],), "scale": (body["dim"],)}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != wanted:
-        raise DataError(f"{where}: its tensors are {shapes}, expected {wanted}")
-    try:
-        head: Head = kind.read(body, tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where} lacks what a {body['kind']} head needs: {error}") from error
-    return head
+    named = dict(tensors)
+    if transform.mean is not None and transform.scale is not None:
+        named |= {"mean": transform.mean, "scale": transform.scale}
+    data = save({name: tensor.contiguous() for name, tensor in named.items()})
+    plain = head.kind == "linear" and transform.nothing
+    steps = {"l2_norm": transform.l2_norm, "standardize": transform.mean is not None}
+    body = {
+        "format": FORMAT,
+        "format_version": PLAIN if plain else FORMAT_VERSION,
+        "kind": head.kind,
+        "classes": list(head.classes),
+        "dim": head.dim,
+        "weights_sha256": sha256_bytes(data),
+        **({"standardize": None} if plain else {**steps, **(more or {})}),
+        "space": head.space,
+        "space_sha256": head.space_sha256,
+    }
+    return {WEIGHTS: data, DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}

@@ -1,28 +1,27 @@
-"""What every head is, and the files it is kept in."""
+"""What every head is, however it was found."""
 
-import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
-
-from pipeline.digest import seal, sha256_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
-FORMAT, FORMAT_VERSION = "pipeline-head", 1
+CHUNK_ROWS = 8192
 
 
 class Head(Protocol):
-    """What is trained on features: bound to the feature space and class names it was trained with."""
+    """Maps features (n, d) of one feature space to logits (n, c) of named classes."""
 
     @property
     def kind(self) -> str:
-        """`linear`, `mlp` or `knn`."""
+        """The form of the head in its file: `linear`, `mlp` or `neighbours`."""
+
+    @property
+    def dim(self) -> int:
+        """The width d of the features it takes."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the logits."""
+        """Class names, one a logit."""
 
     @property
     def space(self) -> dict[str, Any]:
@@ -30,45 +29,21 @@ class Head(Protocol):
 
     @property
     def space_sha256(self) -> str:
-        """The space's name."""
+        """Its SHA-256."""
 
     def logits(self, x: "Tensor") -> "Tensor":
-        """Return float32 logits (n, c) of features (n, d), a chunk of rows at a time; softmax makes probabilities."""
+        """Return float32 logits (n, c) of features (n, d), whatever their dtype, a chunk of rows at a time."""
 
     def module(self) -> "nn.Module":
-        """Return a torch module in eval mode: float32 features (b, d) to logits (b, c), transforms included.
-
-        Raises:
-            UsageError: if this kind has none.
-        """
+        """Return a new torch module in eval mode, transform included: float32 features (b, d) to logits (b, c)."""
 
     def to_files(self) -> dict[str, bytes]:
         """Return the head as files: tensors as safetensors, the rest as JSON."""
 
 
-def head_files(head: Head, dim: int, tensors: Mapping[str, "Tensor"], fields: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the files of a head: `fields` holds what its kind needs beside the tensors."""
-    from safetensors.torch import save
-
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    body = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "kind": head.kind,
-        "classes": list(head.classes),
-        "dim": dim,
-        "weights_sha256": sha256_bytes(data),
-        "standardize": None,
-        "space": head.space,
-        "space_sha256": head.space_sha256,
-        **fields,
-    }
-    return {WEIGHTS: data, DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}
-
-
-def in_chunks(x: "Tensor", work: Any, rows: int = 8192) -> "Tensor":  # noqa: ANN401 - a function of tensors
-    """Return work(chunk) of all rows, without gradients."""
+def logits_in_chunks(module: "nn.Module", x: "Tensor", rows: int = CHUNK_ROWS) -> "Tensor":
+    """Return float32 outputs (n, c) of a module for features (n, d), so many rows at a time."""
     import torch
 
     with torch.inference_mode():
-        return torch.cat([work(chunk) for chunk in x.split(rows)])
+        return torch.cat([module(chunk.float()) for chunk in x.split(rows)])

@@ -7,12 +7,14 @@ gone, nothing of the arithmetic is.
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import DataError, UsageError
+from pipeline.heads.balance import BalancedRows, balanced_weights
 from pipeline.heads.settings import HeadSettings
 
 if TYPE_CHECKING:
@@ -39,6 +41,20 @@ class Epoch:
         return asdict(self)
 
 
+OnEpoch = Callable[[Epoch], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its last epoch, or after the best one with early stopping."""
+
+    network: "nn.Module"
+    """On the CPU, in eval mode: an `nn.Linear`, or an `nn.Sequential` of Linear, ReLU, Dropout, Linear."""
+    epochs: list[Epoch]
+    best_epoch: int
+    """The epoch whose weights these are."""
+
+
 def train_minibatch(
     x: "Tensor",
     y: "Tensor",
@@ -46,7 +62,7 @@ def train_minibatch(
     val_rows: np.ndarray,
     n_classes: int,
     settings: HeadSettings,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple["Tensor", "Tensor", list[Epoch]]:
     """Train a linear head on rows of `x` (n, d) with labels `y` (n,).
 
@@ -56,67 +72,66 @@ def train_minibatch(
         DataError: if the loss stops being a number.
         UsageError: if training is to stop early and there are no validation rows.
     """
-    from torch import nn
-
-    module, epochs, _ = train_module(
-        lambda: nn.Linear(x.shape[1], n_classes), x, y, train_rows, val_rows, n_classes, settings, on_epoch
-    )
-    return module.weight.detach().cpu(), module.bias.detach().cpu(), epochs
+    trained = train_network(x, y, train_rows, val_rows, n_classes, settings, on_epoch)
+    state = trained.network.state_dict()
+    return state["weight"], state["bias"], trained.epochs
 
 
-def mlp(dim: int, hidden: int, n_classes: int, dropout: float) -> "nn.Sequential":
-    """Return a new network with one hidden layer, drawn from the current seed."""
-    from torch import nn
-
-    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, n_classes))
-
-
-def train_module(
-    make: Callable[[], "nn.Module"],
+def train_network(
     x: "Tensor",
     y: "Tensor",
     train_rows: np.ndarray,
     val_rows: np.ndarray,
     n_classes: int,
     settings: HeadSettings,
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> tuple[Any, list[Epoch], int]:
-    """Train what `make` draws from the seed. Return it in eval mode, the epochs, and whose weights it has."""
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Train what the settings say, linear or with a hidden layer, on rows of `x` (n, d) with labels `y` (n,).
+
+    Raises:
+        DataError: if the loss stops being a number.
+        UsageError: if early stopping has no validation rows to go by.
+    """
     import torch
 
     if settings.early_stopping and not len(val_rows):
-        raise UsageError("early-stopping needs validation rows", "Give --val-fraction, or drop --early-stopping.")
+        raise UsageError("--early-stopping goes by validation rows, and there are none", "Give a --val-fraction.")
     device = x.device
     # manual_seed reaches the generators of all CUDA devices too.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
-        head = make().to(device)
+        network = _network(x.shape[1], n_classes, settings).to(device)
+        # Batch order has a generator of its own, so that dropout does not change it.
+        generator = torch.Generator().manual_seed(settings.seed)
         train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(device)
         val = torch.from_numpy(np.ascontiguousarray(val_rows)).to(device)
-        run = _Run(head, x, y, train, n_classes, settings)
+        loop = _Loop(network, x, y, train, n_classes, settings)
+        balanced = BalancedRows(train, y[train]) if settings.sampling == "balanced" else None
         epochs: list[Epoch] = []
-        best, kept = 0, {}
+        best = _Best(network)
         for number in range(1, settings.epochs + 1):
             started = time.perf_counter()
-            loss, accuracy = run.epoch()
+            if balanced is None:
+                order = train[torch.randperm(len(train), generator=generator).to(device)]
+            else:
+                order = balanced.draw(generator).to(device)
+            loss, accuracy = loop.epoch(order)
             seconds = time.perf_counter() - started
             if not np.isfinite(loss):
                 raise DataError(
                     f"the loss is {loss} in epoch {number}: training diverged",
                     f"Try a rate below --lr {settings.lr:g}.",
                 )
-            val_loss, val_accuracy = _measure(head, x, y, val) if len(val) else (None, None)
+            val_loss, val_accuracy = measure(network, x, y, val) if len(val) else (None, None)
             epochs.append(Epoch(number, seconds, loss, accuracy, val_loss, val_accuracy))
             if on_epoch is not None:
                 on_epoch(epochs[-1])
-            if settings.early_stopping:
-                if not best or (val_loss or 0.0) < (epochs[best - 1].val_loss or 0.0):
-                    best, kept = number, {name: value.clone() for name, value in head.state_dict().items()}
-                elif number - best >= settings.early_stopping:
-                    break
-        if kept:
-            head.load_state_dict(kept)
-    return head.eval(), epochs, best or len(epochs)
+            if settings.early_stopping and best.is_old(epochs[-1], settings.early_stopping):
+                break
+        if settings.early_stopping:
+            network.load_state_dict(best.state)
+    kept = best.epoch if settings.early_stopping else len(epochs)
+    return Trained(network.cpu().requires_grad_(False).eval(), epochs, kept)
 
 
 def threads_for(batch_size: int, dim: int, n_classes: int) -> int:
@@ -127,84 +142,117 @@ def threads_for(batch_size: int, dim: int, n_classes: int) -> int:
     return 1 if batch_size * dim * n_classes < ONE_THREAD_WORK else 0
 
 
-class _Run:
-    """What stays the same from epoch to epoch."""
+def _network(dim: int, n_classes: int, settings: HeadSettings) -> "nn.Module":
+    from torch import nn
 
-    def __init__(
-        self, head: "nn.Module", x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, settings: HeadSettings
-    ) -> None:
-        import torch
-        from torch.optim.lr_scheduler import CosineAnnealingLR
-
-        self.head, self.x, self.y, self.train, self.settings = head, x, y, train, settings
-        self.optimizer = _optimizer(head, settings)
-        # Batch order has a generator of its own, so that dropout does not change it.
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        counts = torch.bincount(y[train].cpu(), minlength=n_classes).double()
-        balanced = len(train) / (n_classes * counts.clamp_min(1))
-        self.weight = balanced.to(x) if settings.class_weight == "balanced" else None
-        self.draw = balanced[y[train].cpu()] if settings.sampling == "balanced" else None
-        steps = settings.epochs * -(-len(train) // settings.batch_size)
-        self.schedule = CosineAnnealingLR(self.optimizer, steps) if settings.schedule == "cosine" else None
-
-    def epoch(self) -> tuple[float, float]:
-        """Train one epoch; return the mean loss and the accuracy over its batches, before each update."""
-        import torch
-        from torch.nn import functional
-
-        settings, head = self.settings, self.head
-        head.train()
-        dropout = 0.0 if settings.hidden else settings.dropout  # a network with a hidden layer has its own
-        total = torch.zeros((), device=self.x.device, dtype=torch.float64)
-        right = torch.zeros((), device=self.x.device, dtype=torch.int64)
-        order = self._order()
-        for rows in order.split(settings.batch_size):
-            features, labels = self.x.index_select(0, rows).float(), self.y.index_select(0, rows)
-            if dropout:
-                features = functional.dropout(features, dropout)
-            logits = head(features)
-            loss = functional.cross_entropy(
-                logits, labels, weight=self.weight, label_smoothing=settings.label_smoothing
-            )
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            if self.schedule is not None:
-                self.schedule.step()
-            total += loss.detach() * len(rows)
-            right += (logits.detach().argmax(1) == labels).sum()
-        head.eval()
-        return float(total) / len(order), int(right) / len(order)
-
-    def _order(self) -> "Tensor":
-        import torch
-
-        if self.draw is None:
-            places = torch.randperm(len(self.train), generator=self.generator)
-        else:
-            places = torch.multinomial(self.draw, len(self.train), replacement=True, generator=self.generator)
-        return self.train[places.to(self.train.device)]
+    if not settings.hidden:
+        return nn.Linear(dim, n_classes)
+    return nn.Sequential(
+        nn.Linear(dim, settings.hidden),
+        nn.ReLU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.hidden, n_classes),
+    )
 
 
-def _optimizer(head: "nn.Module", settings: HeadSettings) -> "torch.optim.Optimizer":
+def _optimizer(network: "nn.Module", settings: HeadSettings) -> "torch.optim.Optimizer":
     from torch import optim
 
     lr, decay = settings.lr, settings.weight_decay
     if settings.optimizer == "sgd":
-        return optim.SGD(head.parameters(), lr=lr, momentum=settings.momentum, weight_decay=decay)
+        return optim.SGD(network.parameters(), lr=lr, momentum=settings.momentum, weight_decay=decay)
     kind = optim.Adam if settings.optimizer == "adam" else optim.AdamW
-    return kind(head.parameters(), lr=lr, weight_decay=decay)
+    return kind(network.parameters(), lr=lr, weight_decay=decay)
 
 
-def _measure(head: "nn.Module", x: "Tensor", y: "Tensor", rows: "Tensor") -> tuple[float, float]:
-    """Return the mean loss and the accuracy on some rows."""
+class _Loop:
+    """What the steps of all epochs share."""
+
+    def __init__(
+        self, network: "nn.Module", x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, settings: HeadSettings
+    ) -> None:
+        self.network, self.x, self.y, self.settings = network, x, y, settings
+        self.optimizer = _optimizer(network, settings)
+        self.weights = balanced_weights(y[train], n_classes) if settings.class_weight == "balanced" else None
+        self.steps_an_epoch = -(-len(train) // settings.batch_size)
+        self.step = 0
+
+    def epoch(self, order: "Tensor") -> tuple[float, float]:
+        """Take the steps of one epoch over rows in this order; return mean loss and accuracy."""
+        import torch
+        from torch.nn import functional
+
+        settings, network = self.settings, self.network.train()
+        total = torch.zeros((), device=self.x.device, dtype=torch.float64)
+        right = torch.zeros((), device=self.x.device, dtype=torch.int64)
+        for rows in order.split(settings.batch_size):
+            features, labels = self.x.index_select(0, rows).float(), self.y.index_select(0, rows)
+            if settings.dropout and not settings.hidden:
+                features = functional.dropout(features, settings.dropout)
+            logits = network(features)
+            loss = functional.cross_entropy(
+                logits, labels, weight=self.weights, label_smoothing=settings.label_smoothing
+            )
+            self.optimizer.zero_grad()
+            loss.backward()
+            self._set_rate()
+            self.optimizer.step()
+            total += loss.detach() * len(rows)
+            right += (logits.detach().argmax(1) == labels).sum()
+        return float(total) / len(order), int(right) / len(order)
+
+    def _set_rate(self) -> None:
+        """Set the learning rate of the next step; a constant one is left alone."""
+        settings = self.settings
+        if settings.schedule == "constant" and not settings.warmup_epochs:
+            return
+        factor = rate_factor(
+            self.step,
+            settings.epochs * self.steps_an_epoch,
+            settings.warmup_epochs * self.steps_an_epoch,
+            cosine=settings.schedule == "cosine",
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * factor
+        self.step += 1
+
+
+def rate_factor(step: int, steps: int, warmup: int, *, cosine: bool) -> float:
+    """Return what the learning rate is multiplied with at a step, counted from 0.
+
+    It rises linearly over the first `warmup` steps (Goyal et al., 2017), then stays, or falls to 0 as half a cosine:
+    Loshchilov & Hutter, "SGDR" (ICLR 2017), equation 5, without restarts.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) if cosine else 1.0
+
+
+class _Best:
+    """The weights of the epoch with the lowest validation loss so far."""
+
+    def __init__(self, network: "nn.Module") -> None:
+        self.network, self.epoch, self.loss = network, 0, math.inf
+        self.state: dict[str, Tensor] = {}
+
+    def is_old(self, epoch: Epoch, patience: int) -> bool:
+        """Note an epoch; tell whether the best one is `patience` epochs ago."""
+        if epoch.val_loss is not None and (epoch.val_loss < self.loss or not self.state):
+            self.epoch, self.loss = epoch.epoch, epoch.val_loss
+            self.state = deepcopy(self.network.state_dict())
+        return epoch.epoch - self.epoch >= patience
+
+
+def measure(network: "nn.Module", x: "Tensor", y: "Tensor", rows: "Tensor") -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy of a network on some rows."""
     import torch
     from torch.nn import functional
 
+    network.eval()
     total, right = 0.0, 0
     with torch.inference_mode():
         for part in rows.split(8192):
-            logits, labels = head(x.index_select(0, part).float()), y.index_select(0, part)
+            logits, labels = network(x.index_select(0, part).float()), y.index_select(0, part)
             total += float(functional.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())
     return total / len(rows), right / len(rows)

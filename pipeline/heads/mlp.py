@@ -1,88 +1,68 @@
 """A head with one hidden layer."""
 
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.heads.head import head_files, in_chunks
-from pipeline.heads.linear import PLAIN, linear_layer
-from pipeline.heads.transform import Transform, before
+from pipeline.heads.files import head_files
+from pipeline.heads.head import logits_in_chunks
+from pipeline.heads.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class MlpHead:
+class MLPHead:
     """logits = relu(transform(features) @ hidden_weight.T + hidden_bias) @ weight.T + bias."""
 
     hidden_weight: "Tensor"
-    """(m, d) float32."""
+    """(h, d) float32."""
     hidden_bias: "Tensor"
-    """(m,) float32."""
+    """(h,) float32."""
     weight: "Tensor"
-    """(c, m) float32."""
+    """(c, h) float32."""
     bias: "Tensor"
     """(c,) float32."""
     classes: tuple[str, ...]
     space: dict[str, Any]
-    """The feature space it belongs to."""
     space_sha256: str
-    transform: Transform = PLAIN
+    transform: Transform = IDENTITY
+    dropout: float = 0.0
+    """Between the layers, in training; the module keeps it for whoever trains on."""
+    kind: ClassVar[str] = "mlp"
 
-    kind = "mlp"
+    @property
+    def dim(self) -> int:
+        """The width d of the features it takes."""
+        return int(self.hidden_weight.shape[1])
 
     def logits(self, x: "Tensor") -> "Tensor":
         """Return float32 logits (n, c) of features (n, d), a chunk of rows at a time."""
-        from torch.nn import functional
-
-        def work(chunk: "Tensor") -> "Tensor":
-            hidden = functional.linear(self.transform(chunk), self.hidden_weight, self.hidden_bias).relu()
-            return functional.linear(hidden, self.weight, self.bias)
-
-        return in_chunks(x, work)
+        return logits_in_chunks(self._module, x)
 
     def module(self) -> "nn.Module":
-        """Return a torch module in eval mode: `hidden`, `relu`, `output`, with standardisation inside `hidden`."""
+        """Return an `nn.Sequential` in eval mode: float32 features (b, d) to logits (b, c).
+
+        Linear, ReLU, Dropout, Linear, standardisation folded in; behind an `L2Normalize` where the transform has one.
+        """
         from torch import nn
 
-        hidden = linear_layer(*self.transform.folded(self.hidden_weight, self.hidden_bias))
-        layers = OrderedDict(hidden=hidden, relu=nn.ReLU(), output=linear_layer(self.weight, self.bias))
-        return before(self.transform, nn.Sequential(layers))
+        from pipeline.heads.modules import linear
+
+        first = self.transform.before(self.hidden_weight, self.hidden_bias)
+        return nn.Sequential(*first, nn.ReLU(), nn.Dropout(self.dropout), linear(self.weight, self.bias)).eval()
+
+    @cached_property
+    def _module(self) -> "nn.Module":
+        return self.module()
 
     def to_files(self) -> dict[str, bytes]:
         """Return the head as files: tensors as safetensors, the rest as JSON."""
-        names = ("hidden_weight", "hidden_bias", "weight", "bias")
-        tensors = {name: getattr(self, name) for name in names} | self.transform.tensors()
-        return head_files(
-            self,
-            int(self.hidden_weight.shape[1]),
-            tensors,
-            {**self.transform.fields(), "hidden": int(self.hidden_weight.shape[0])},
-        )
-
-    @staticmethod
-    def shapes(body: Mapping[str, Any], classes: int, dim: int) -> dict[str, tuple[Any, ...]]:
-        """Return the shapes that its own tensors must have."""
-        hidden = body.get("hidden")
-        return {
-            "hidden_weight": (hidden, dim),
-            "hidden_bias": (hidden,),
-            "weight": (classes, hidden),
-            "bias": (classes,),
+        tensors = {
+            "hidden_weight": self.hidden_weight,
+            "hidden_bias": self.hidden_bias,
+            "weight": self.weight,
+            "bias": self.bias,
         }
-
-    @classmethod
-    def read(cls, body: Mapping[str, Any], tensors: Mapping[str, "Tensor"]) -> "MlpHead":
-        """Build from a description and tensors that were checked."""
-        return cls(
-            tensors["hidden_weight"],
-            tensors["hidden_bias"],
-            tensors["weight"],
-            tensors["bias"],
-            tuple(body["classes"]),
-            body["space"],
-            body["space_sha256"],
-            Transform.read(body, tensors),
-        )
+        return head_files(self, tensors, self.transform, {"dropout": self.dropout})

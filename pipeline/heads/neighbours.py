@@ -1,87 +1,77 @@
-"""k nearest neighbours among the train rows, by cosine.
+"""A head that keeps the train rows and asks the nearest ones."""
 
-The weighted vote of Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination" (CVPR
-2018), section 3.4, as DINO's evaluation uses it: each of the k nearest adds exp(cosine / temperature) to its class.
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import UsageError
-from pipeline.heads.head import head_files, in_chunks
-from pipeline.heads.linear import PLAIN
-from pipeline.heads.transform import Transform
+from pipeline.heads.files import head_files
+from pipeline.heads.head import CHUNK_ROWS, logits_in_chunks
+from pipeline.heads.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHUNK_ROWS = 512
-"""Rows whose cosines with all train rows are in memory at a time."""
-NO_VOTE = 1e-6
-"""Share of a class that no neighbour belongs to: a logit must be finite."""
+CHUNK_SIMILARITIES = 1 << 24
+"""Similarities computed at a time: 64 MB."""
 
 
 @dataclass(frozen=True)
-class KnnHead:
-    """The train rows themselves."""
+class NeighboursHead:
+    """Weighted vote of the k nearest train rows by cosine; `modules.Neighbours` has the formula.
 
-    x: "Tensor"
-    """(n, d) float32, transformed, each of length 1."""
-    y: "Tensor"
-    """(n,) int64."""
+    Logits are log probabilities: their softmax is the vote.
+    """
+
+    bank: "Tensor"
+    """(n, d) float32, transformed train rows of length 1."""
+    labels: "Tensor"
+    """(n,) int64, positions in `classes`."""
     k: int
     temperature: float
     classes: tuple[str, ...]
     space: dict[str, Any]
-    """The feature space it belongs to."""
     space_sha256: str
-    transform: Transform = PLAIN
+    transform: Transform = IDENTITY
+    kind: ClassVar[str] = "neighbours"
 
-    kind = "knn"
+    @property
+    def dim(self) -> int:
+        """The width d of the features it takes."""
+        return int(self.bank.shape[1])
 
     def logits(self, x: "Tensor") -> "Tensor":
-        """Return the logarithms (n, c) of each class's share of the votes; softmax gives the shares back."""
-        import torch
-        from torch.nn import functional
-
-        def work(chunk: "Tensor") -> "Tensor":
-            near, places = (functional.normalize(self.transform(chunk), dim=1) @ self.x.T).topk(
-                min(self.k, len(self.x)), dim=1
-            )
-            weights = ((near - near[:, :1]) / self.temperature).exp()
-            votes = torch.zeros(len(chunk), len(self.classes)).scatter_add_(1, self.y[places], weights)
-            shares: Tensor = votes / votes.sum(dim=1, keepdim=True)
-            return shares.clamp_min(NO_VOTE).log()
-
-        return in_chunks(x, work, CHUNK_ROWS)
+        """Return float32 log probabilities (n, c) of features (n, d), a chunk of rows at a time."""
+        rows = min(CHUNK_ROWS, max(1, CHUNK_SIMILARITIES // len(self.bank)))
+        return logits_in_chunks(self._module, x, rows)
 
     def module(self) -> "nn.Module":
-        """Refuse.
+        """Return the head as a torch module in eval mode, the bank its buffer: (b, d) to log probabilities (b, c)."""
+        from torch import nn
 
-        Raises:
-            UsageError: always: it is a search through the train rows and no layer of a network.
-        """
-        raise UsageError(
-            "a k-NN head is a search through its train rows and no layer that could be fused or exported",
-            "Train --solver centroid, exact or minibatch on the same cache: seconds.",
-        )
+        from pipeline.heads.modules import Neighbours
+
+        last = Neighbours(self.bank, self.labels, len(self.classes), self.k, self.temperature)
+        return nn.Sequential(*self.transform.modules(), last).eval()
+
+    @cached_property
+    def _module(self) -> "nn.Module":
+        return self.module()
 
     def to_files(self) -> dict[str, bytes]:
         """Return the head as files: tensors as safetensors, the rest as JSON."""
-        fields = {**self.transform.fields(), "rows": len(self.x), "k": self.k, "temperature": self.temperature}
-        tensors = {"x": self.x, "y": self.y, **self.transform.tensors()}
-        return head_files(self, int(self.x.shape[1]), tensors, fields)
+        more = {"k": self.k, "temperature": self.temperature}
+        return head_files(self, {"bank": self.bank, "labels": self.labels}, self.transform, more)
 
-    @staticmethod
-    def shapes(body: Mapping[str, Any], classes: int, dim: int) -> dict[str, tuple[Any, ...]]:
-        """Return the shapes that its own tensors must have."""
-        rows = body.get("rows")
-        return {"x": (rows, dim), "y": (rows,)}
 
-    @classmethod
-    def read(cls, body: Mapping[str, Any], tensors: Mapping[str, "Tensor"]) -> "KnnHead":
-        """Build from a description and tensors that were checked."""
-        names, transform = tuple(body["classes"]), Transform.read(body, tensors)
-        k, temperature = int(body["k"]), float(body["temperature"])
-        return cls(tensors["x"], tensors["y"], k, temperature, names, body["space"], body["space_sha256"], transform)
+def fit_neighbours(x: "Tensor", y: "Tensor", *, k: int) -> tuple["Tensor", "Tensor"]:
+    """Return the bank and labels of a head that knows these transformed rows (n, d) with labels (n,).
+
+    Raises:
+        UsageError: if there are fewer rows than `k`.
+    """
+    from torch.nn import functional
+
+    if k > len(x):
+        raise UsageError(f"--k {k} neighbours are asked for, there are {len(x)} train rows", "Use a smaller --k.")
+    return functional.normalize(x.float(), dim=1).cpu(), y.cpu()

@@ -44,7 +44,7 @@ class Problem:
 
     @property
     def dtype(self) -> "torch.dtype":
-        """What products are taken in."""
+        """Of products over a chunk."""
         import torch
 
         return torch.float64 if self.precise else torch.float32

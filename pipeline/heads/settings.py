@@ -1,36 +1,38 @@
-"""How a head is trained, as one value; the defaults are the reference experiment's recipe."""
+"""The recipe of a head: which solver, and its options. The defaults are the reference experiment's."""
 
 import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, nearest
 
 Solver = Literal["minibatch", "exact", "ridge", "knn", "centroid"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 ClassWeight = Literal["none", "balanced"]
-Sampling = Literal["shuffled", "balanced"]
+Sampling = Literal["shuffle", "balanced"]
 Schedule = Literal["constant", "cosine"]
 
-OF_ALL = {"solver", "seed", "standardize", "l2_norm"}
-OF_MINIBATCH = {
-    *("optimizer", "lr", "epochs", "batch_size", "weight_decay", "momentum", "dropout", "hidden", "class_weight"),
-    *("sampling", "label_smoothing", "schedule", "early_stopping"),
+EVERYWHERE = ("solver", "standardize", "l2_norm")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "minibatch": (
+        *("optimizer", "lr", "epochs", "batch_size", "weight_decay", "momentum", "dropout", "seed"),
+        *("hidden", "label_smoothing", "class_weight", "sampling", "schedule", "warmup_epochs", "early_stopping"),
+    ),
+    "exact": ("l2", "C", "class_weight"),
+    "ridge": ("l2", "class_weight"),
+    "knn": ("k", "temperature"),
+    "centroid": (),
 }
-OF_SOLVER: dict[str, set[str]] = {
-    "minibatch": OF_MINIBATCH,
-    "exact": {"c", "class_weight"},
-    "ridge": {"alpha"},
-    "knn": {"k", "temperature"},
-    "centroid": set(),
-}
-"""Which fields play a part."""
+"""Which options belong to which solver, beside those that go everywhere."""
 
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """The recipe. A field that plays no part with the solver must be left at its default."""
+    """The recipe. docs/HEADS.md has the formula of every option."""
 
+    solver: Solver = "minibatch"
+    standardize: bool = False
+    l2_norm: bool = False
     optimizer: Optimizer = "adam"
     lr: float = 1e-3
     epochs: int = 5
@@ -39,105 +41,112 @@ class HeadSettings:
     momentum: float = 0.0
     """Of SGD."""
     dropout: float = 0.0
-    """Share of features zeroed in training; with `hidden` of hidden units."""
+    """Share of features, or of hidden units, zeroed in training."""
     seed: int = 0
-    solver: Solver = "minibatch"
-    standardize: bool = False
-    """Features minus the train rows' mean, over their standard deviation."""
-    l2_norm: bool = False
-    """Features over their Euclidean length, before anything else."""
     hidden: int = 0
-    """Units of one hidden layer; 0 for a linear head."""
-    class_weight: ClassWeight = "none"
-    """`balanced`: the loss of a class counts n / (c n_class) times."""
-    sampling: Sampling = "shuffled"
-    """`balanced`: batches are drawn with replacement, every class equally often."""
+    """Units of a hidden layer; 0 is a linear head."""
     label_smoothing: float = 0.0
+    class_weight: ClassWeight = "none"
+    sampling: Sampling = "shuffle"
     schedule: Schedule = "constant"
-    """`cosine`: the rate falls to 0 over all steps."""
+    warmup_epochs: int = 0
     early_stopping: int = 0
-    """Epochs without a lower validation loss before training ends with the best epoch's weights; 0 for never."""
-    c: float = 1.0
-    """Of the exact solver, scikit-learn's C: C times the sum of losses plus half the squared norm of the weights."""
-    alpha: float | None = None
-    """Of ridge: squared errors plus alpha times the squared norm. None: the best of a path on validation rows."""
+    """Epochs without a lower validation loss after which training stops; 0 goes on to the end."""
+    l2: float | None = None
+    """Weight of |W|^2 / 2 beside the mean loss. None: 1 / n for exact, chosen on validation rows for ridge."""
+    C: float | None = None
+    """scikit-learn's: l2 = 1 / (C n)."""
     k: int = 20
-    """Of k-NN: neighbours."""
     temperature: float = 0.07
-    """Of k-NN: a neighbour's vote weighs exp(cosine / temperature)."""
 
     def __post_init__(self) -> None:
-        for name, kind in CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise UsageError(f"unknown {name.replace('_', '-')} {getattr(self, name)!r}", f"Known: {known}")
-        checks = {
+        self._check_choices()
+        self._check_numbers()
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        _refuse_foreign(self.solver, changed)
+        for message, wrong in {
+            "momentum goes with --optimizer sgd": self.momentum and self.optimizer != "sgd",
+            "--l2 and --C say the same: give one of them": self.l2 is not None and self.C is not None,
+            "--class-weight balanced and --sampling balanced both even out the classes: choose one": (
+                self.class_weight == self.sampling == "balanced"
+            ),
+            f"warmup-epochs must be below epochs ({self.epochs})": self.warmup_epochs >= max(1, self.epochs),
+            "k-NN goes by cosine, which takes the length of rows away: leave out --l2-norm": (
+                self.solver == "knn" and self.l2_norm and not self.standardize
+            ),
+        }.items():
+            if wrong:
+                raise UsageError(message)
+
+    def _check_choices(self) -> None:
+        choices: dict[str, Any] = {
+            "solver": Solver,
+            "optimizer": Optimizer,
+            "class_weight": ClassWeight,
+            "sampling": Sampling,
+            "schedule": Schedule,
+        }
+        for name, known in choices.items():
+            asked, names = getattr(self, name), get_args(known)
+            if asked not in names:
+                hint = f"Known: {', '.join(names)}"
+                raise UsageError(f"unknown {_dashed(name)} {asked!r}.{nearest(str(asked), names)}", hint)
+
+    def _check_numbers(self) -> None:
+        for message, fine in {
             "lr must be above 0 and finite": 0 < self.lr < math.inf,
             "epochs must be at least 1": self.epochs >= 1,
             "batch-size must be at least 1": self.batch_size >= 1,
             "weight-decay must be at least 0 and finite": 0 <= self.weight_decay < math.inf,
             "momentum must be at least 0 and below 1": 0 <= self.momentum < 1,
-            "momentum goes with --optimizer sgd": not self.momentum or self.optimizer == "sgd",
             "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
             "seed must be at least 0": 0 <= self.seed < 2**63,
             "hidden must be at least 0": self.hidden >= 0,
             "label-smoothing must be at least 0 and below 1": 0 <= self.label_smoothing < 1,
+            "warmup-epochs must be at least 0": self.warmup_epochs >= 0,
             "early-stopping must be at least 0": self.early_stopping >= 0,
-            "C must be above 0 and finite": 0 < self.c < math.inf,
-            "alpha must be above 0 and finite": self.alpha is None or 0 < self.alpha < math.inf,
+            "l2 must be above 0 and finite": self.l2 is None or 0 < self.l2 < math.inf,
+            "C must be above 0 and finite": self.C is None or 0 < self.C < math.inf,
             "k must be at least 1": self.k >= 1,
             "temperature must be above 0 and finite": 0 < self.temperature < math.inf,
-        }
-        for message, fine in checks.items():
+        }.items():
             if not fine:
                 raise UsageError(message)
-        self._refuse_what_plays_no_part()
 
-    def _refuse_what_plays_no_part(self) -> None:
-        used = OF_ALL | OF_SOLVER[self.solver]
-        for item in fields(self):
-            if item.name not in used and getattr(self, item.name) != item.default:
-                flag = "C" if item.name == "c" else item.name.replace("_", "-")
-                others = ", ".join(name for name, taken in OF_SOLVER.items() if item.name in taken)
-                raise UsageError(
-                    f"{flag} {getattr(self, item.name)} plays no part with --solver {self.solver}",
-                    f"It goes with --solver {others}.",
-                )
+    @classmethod
+    def of(cls, base: "HeadSettings | None" = None, **given: Any) -> "HeadSettings":  # noqa: ANN401 - fields of it
+        """Return settings with the options that a user gave; one that does not belong to the solver is refused.
+
+        The constructor can only see values that are no defaults.
+
+        Raises:
+            UsageError: naming the first option that is unknown, without meaning, or another solver's.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise UsageError(f"unknown head setting {name!r}.{nearest(name, known)}", f"Known: {', '.join(known)}")
+        solver = given.get("solver", base.solver if base is not None else cls.solver)
+        if solver in OPTIONS:
+            _refuse_foreign(solver, list(given))
+        return cls(**{**({} if base is None else asdict(base)), **given})
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields."""
-        return asdict(self)
+        """Return plain JSON fields: those that belong to the solver."""
+        kept = (*EVERYWHERE, *OPTIONS[self.solver])
+        return {name: value for name, value in asdict(self).items() if name in kept}
 
-    def said(self) -> str:
-        """Return what makes this recipe, in a few words for people."""
-        shown = {name: getattr(self, name) for name in ("standardize", "l2_norm") if getattr(self, name)}
-        if self.solver == "minibatch":
-            shown |= {"batch": self.batch_size, "epochs": self.epochs, "seed": self.seed}
-            usual = HeadSettings()
-            more = sorted(OF_MINIBATCH - {"optimizer", "lr", "epochs", "batch_size"})
-            shown |= {name: getattr(self, name) for name in more if getattr(self, name) != getattr(usual, name)}
-            kind = f"{'mlp' if self.hidden else 'linear'} · {self.optimizer} · lr {self.lr:g}"
-        else:
-            kind = {"exact": "linear · exact logistic regression", "ridge": "linear · ridge regression"}.get(
-                self.solver, {"knn": "k nearest neighbours", "centroid": "nearest centroid"}.get(self.solver, "")
+
+def _refuse_foreign(solver: str, given: list[str]) -> None:
+    for name in given:
+        if name not in (*EVERYWHERE, *OPTIONS[solver]):
+            owners = " or ".join(owner for owner, options in OPTIONS.items() if name in options)
+            mine = ", ".join(f"--{_dashed(option)}" for option in OPTIONS[solver]) or "no options of its own"
+            raise UsageError(
+                f"--{_dashed(name)} does not go with --solver {solver}, it belongs to --solver {owners}",
+                f"{solver} takes {mine}.",
             )
-            shown |= {name: getattr(self, name) for name in sorted(OF_SOLVER[self.solver])}
-            if self.solver == "ridge" and self.alpha is None:
-                shown["alpha"] = "chosen on validation rows"
-        return " · ".join([kind, *(_word(name, value) for name, value in shown.items())])
 
 
-CHOICES: dict[str, Any] = {
-    "solver": Solver,
-    "optimizer": Optimizer,
-    "class_weight": ClassWeight,
-    "sampling": Sampling,
-    "schedule": Schedule,
-}
-
-
-def _word(name: str, value: object) -> str:
-    name = name.replace("_", " ")
-    if value is True:
-        return name
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,97 +1,89 @@
-"""What features go through before a head: fitted on train rows, kept in the head's file, part of its module."""
+"""What is done to features in front of a head: L2 norm first, then standardisation, fitted on train rows."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from pipeline.heads.head import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHUNK_ROWS = 8192
-SHORTEST = 1e-12
-"""Length below which a row is divided by this instead: `torch.nn.functional.normalize`'s own."""
+CONSTANT = 1e-6
+"""Standard deviation beside the mean's size below which a feature is constant at float32's resolution."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Features over their length, if `l2_norm`; then minus `mean`, over `scale`, if they are there."""
+    """z = (x / |x| - mean) / scale; either part can be left out."""
 
     l2_norm: bool = False
     mean: "Tensor | None" = None
-    """(d,) float32."""
+    """(d,) float32, with `scale`; None without standardisation."""
     scale: "Tensor | None" = None
-    """(d,) float32, above 0."""
+    """(d,) float32, positive."""
 
     @property
-    def plain(self) -> bool:
+    def nothing(self) -> bool:
         """Whether features stay as they are."""
         return not self.l2_norm and self.mean is None
 
-    def __call__(self, x: "Tensor") -> "Tensor":
-        """Return float32 features (n, d) of features (n, d)."""
-        from torch.nn import functional
+    def apply(self, x: "Tensor") -> "Tensor":
+        """Return transformed features (n, d) float32; `x` itself where there is nothing to do."""
+        import torch
+        from torch import nn
 
-        x = x.float()
-        if self.l2_norm:
-            x = functional.normalize(x, dim=1, eps=SHORTEST)
+        if self.nothing:
+            return x
+        module = nn.Sequential(*self.modules()).to(x.device)
+        out = torch.empty(x.shape, device=x.device)
+        with torch.inference_mode():
+            for source, goal in zip(x.split(CHUNK_ROWS), out.split(CHUNK_ROWS), strict=True):
+                goal.copy_(module(source.float()))
+        return out
+
+    def modules(self) -> "list[nn.Module]":
+        """Return the transform as torch modules, in order."""
+        from pipeline.heads.modules import L2Normalize, Standardize
+
+        steps: list[nn.Module] = [L2Normalize()] if self.l2_norm else []
         if self.mean is not None and self.scale is not None:
-            x = (x - self.mean.to(x.device)) / self.scale.to(x.device)
-        return x
+            steps.append(Standardize(self.mean, self.scale))
+        return steps
 
-    def tensors(self) -> dict[str, "Tensor"]:
-        """Return what goes into the head's tensors."""
-        return {} if self.mean is None or self.scale is None else {"mean": self.mean, "scale": self.scale}
+    def before(self, weight: "Tensor", bias: "Tensor") -> "list[nn.Module]":
+        """Return modules that transform, then apply a linear layer: standardisation is folded into the layer."""
+        from pipeline.heads.modules import L2Normalize, linear
 
-    def fields(self) -> dict[str, Any]:
-        """Return what goes into the head's description; nothing that a plain head has not always had."""
-        return {"standardize": None if self.mean is None else True} | ({"l2_norm": True} if self.l2_norm else {})
-
-    @classmethod
-    def read(cls, body: Mapping[str, Any], tensors: Mapping[str, "Tensor"]) -> "Transform":
-        """Build from a head's description and tensors, whose shapes were checked."""
-        return cls(body.get("l2_norm") is True, tensors.get("mean"), tensors.get("scale"))
+        return [*([L2Normalize()] if self.l2_norm else []), linear(*self.folded(weight, bias))]
 
     def folded(self, weight: "Tensor", bias: "Tensor") -> tuple["Tensor", "Tensor"]:
-        """Return weight (m, d) and bias (m,) of a layer that standardises by itself, computed in float64."""
+        """Return the weight (h, d) and bias (h,) that do on x what the given ones do on (x - mean) / scale."""
         if self.mean is None or self.scale is None:
             return weight, bias
         scaled = weight.double() / self.scale.double()
         return scaled.float(), (bias.double() - scaled @ self.mean.double()).float()
 
 
-def before(transform: Transform, layer: "nn.Module") -> "nn.Module":
-    """Return `layer`, behind the part of a transform that no layer can do by itself."""
-    from collections import OrderedDict
-
-    from torch import Tensor, nn
-    from torch.nn import functional
-
-    if not transform.l2_norm:
-        return layer.eval()
-
-    class L2Norm(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return functional.normalize(x, dim=1, eps=SHORTEST)
-
-    return nn.Sequential(OrderedDict(l2_norm=L2Norm(), layer=layer)).eval()
+IDENTITY = Transform()
 
 
-def fit_transform(x: "Tensor", rows: np.ndarray, *, standardize: bool, l2_norm: bool) -> Transform:
-    """Fit on rows (m,) of features (n, d): their mean and standard deviation, 1 where a feature never changes."""
+def fit_transform(x: "Tensor", *, l2_norm: bool, standardize: bool) -> Transform:
+    """Return the transform of these features (n, d), which are the train rows and no others.
+
+    Mean and standard deviation (of n, not n - 1, as scikit-learn's StandardScaler) are summed in float64. A
+    constant feature keeps the scale 1.
+    """
     import torch
 
     if not standardize:
         return Transform(l2_norm)
-    first = Transform(l2_norm)
-    total = torch.zeros(x.shape[1], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    chunks = torch.from_numpy(np.ascontiguousarray(rows)).split(CHUNK_ROWS)
-    for chunk in chunks:
-        total += first(x[chunk]).double().sum(0)
-    mean = total / len(rows)
-    for chunk in chunks:  # a second pass: the difference of two large sums would lose digits
-        squares += (first(x[chunk]).double() - mean).square().sum(0)
-    scale = (squares / len(rows)).sqrt()
-    return Transform(l2_norm, mean.float(), torch.where(scale > 0, scale, 1.0).float())
+    first, n = Transform(l2_norm), len(x)
+    mean = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for chunk in x.split(CHUNK_ROWS):
+        mean += first.apply(chunk).double().sum(dim=0) / n
+    square = torch.zeros_like(mean)
+    for chunk in x.split(CHUNK_ROWS):
+        square += (first.apply(chunk).double() - mean).square().sum(dim=0) / n
+    scale = square.sqrt()
+    constant = scale <= CONSTANT * mean.abs()
+    return Transform(l2_norm, mean.float().cpu(), torch.where(constant, 1.0, scale).float().cpu())

@@ -1,0 +1,34 @@
+"""One number that makes probabilities of scores: temperature scaling, Guo et al. (ICML 2017), section 4."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANGE, HALVINGS = 1e4, 50
+"""How far the scale may be from the inverse of the scores' own spread, either way; and the bisection's steps."""
+
+
+def best_scale(scores: "Tensor", y: "Tensor") -> float:
+    """Return the s > 0 with the lowest mean cross-entropy of softmax(s x scores).
+
+    The cross-entropy is convex in s, so that bisection of its slope finds it. Where it falls (or rises) for ever,
+    as on rows that are all right (or worse than chance), s is the end of RANGE.
+
+    Args:
+        scores: (n, c), any float.
+        y: (n,) positions of the classes.
+    """
+    import torch
+
+    z = scores.double()
+    z = z - z.gather(1, y[:, None])
+    spread = float(z.std()) or 1.0
+    low: float = 1 / (RANGE * spread)
+    high: float = RANGE / spread
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        slope = float((torch.softmax(middle * z, dim=1) * z).sum())
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return math.sqrt(low * high)
