@@ -41,8 +41,6 @@ class TrainResult:
     """On validation rows; None without any. Never the test split's."""
     rows: dict[str, int]
     seconds: float
-    solver: dict[str, Any]
-    """What the solver says of itself: steps and gradient of `exact`, alpha of `ridge`, the best epoch."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -55,7 +53,6 @@ class TrainResult:
             "solver": self.solver,
             "rows": self.rows,
             "seconds": self.seconds,
-            "solver": self.solver,
         }
 
 

@@ -49,7 +49,7 @@ def test_a_head_of_ones_own_is_a_run_like_any_other(place):
         [sys.executable, "-m", "pipeline", "runs", "--json"], cwd=place, capture_output=True, text=True, check=True
     )
     [mine] = [found for found in json.loads(listed.stdout)["runs"] if found["run"].endswith("-mine")]
-    assert pipeline.fuse(mine["run"], runs_dir=place / "runs").fc.output.out_features == 10
+    assert list(pipeline.fuse(mine["run"], runs_dir=place / "runs").fc.modules())[-1].out_features == 10
 
 
 def test_the_notebook_runs_cell_by_cell(place):

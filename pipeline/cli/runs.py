@@ -1,7 +1,6 @@
 """`pipeline runs`."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 

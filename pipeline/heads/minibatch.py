@@ -5,6 +5,7 @@ split in order), same optimiser. What a loop over images does besides (decoding,
 gone, nothing of the arithmetic is.
 """
 
+import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -70,7 +71,6 @@ def train_minibatch(
 
     Raises:
         DataError: if the loss stops being a number.
-        UsageError: if training is to stop early and there are no validation rows.
     """
     trained = train_network(x, y, train_rows, val_rows, n_classes, settings, on_epoch)
     state = trained.network.state_dict()
