@@ -1,6 +1,6 @@
 # make demo   the main job on bundled data (sets everything up)
 # make test   lint, types and all tests (sets everything up)
-# make torture the whole fault campaign (about an hour on 2 cores); `make test` runs a sample of it
+# make torture the whole fault campaign (about two hours on 2 cores); `make test` runs a sample of it
 # make parity the proof on 2,000 real images, where they are to be had (about 4 minutes on 2 cores)
 # make check-backbones the proof of every cut: all torchvision models, one of each timm family (half an hour)
 
