@@ -1,10 +1,13 @@
 """Versions of what computes: recorded beside the rows, never part of their names."""
 
+import contextlib
 import platform
 from functools import cache
 from importlib import metadata
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors", "scikit-learn")
+EXTRAS = ("timm",)
+"""Recorded where they are installed."""
 
 
 def versions() -> dict[str, str]:
@@ -21,4 +24,7 @@ def _installed() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
+    for package in EXTRAS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     return found

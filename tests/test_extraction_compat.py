@@ -17,9 +17,9 @@ from pipeline.store.shard import ShardRows, shard_bytes
 def older(tmp_path, remembered):
     """A source and its entry as another torch would have written it, with features moved by a factor."""
 
-    def make(factor: float):
+    def make(factor: float, package: str = "torch", **space):
         root = make_photos(tmp_path / "photos", per_class=6)
-        made = pipeline.extract(str(root), cache_dir=tmp_path / "cache", workers=1, **SPACE)
+        made = pipeline.extract(str(root), cache_dir=tmp_path / "cache", workers=1, **(space or SPACE))
         entry = open_entry(Path(made.path))
         rows = entry.read_shard(0)
         data = shard_bytes(entry.space, ShardRows(rows.features * np.float32(factor), rows.digests, rows.status))
@@ -27,8 +27,8 @@ def older(tmp_path, remembered):
         entry.shard_path(0).write_bytes(data)
         body = read_json(entry.path / "entry.json")
         del body["sha256"]
-        body["versions"]["torch"] = "1.0"
-        body["shards"][0]["facts"]["versions"]["torch"] = "1.0"
+        body["versions"][package] = "1.0"
+        body["shards"][0]["facts"]["versions"][package] = "1.0"
         body["shards"][0] |= {"sha256": sha256_bytes(data), "bytes": len(data)}
         write_json(entry.path / "entry.json", body, replace=True)
         return root, tmp_path / "cache", made
@@ -51,3 +51,14 @@ def test_rows_for_a_grown_source(older, factor, computed, caplog):
     again = pipeline.extract(str(root), cache_dir=cache, workers=1, **SPACE)
     assert (again.rows, again.computed) == (19, computed)
     assert ("they are computed again" in caplog.text) == (computed == 19)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "computed"), [("timm/test_resnet", 18), ("shufflenet_v2_x0_5", 0)], ids=["of timm", "not of timm"]
+)
+def test_another_timm_matters_to_its_own_backbones_alone(older, backbone, computed):
+    pytest.importorskip("timm")
+    space = {**SPACE, "backbone": backbone}
+    root, cache, made = older(1 + 1e-2, "timm", **space)
+    again = pipeline.extract(str(root), cache_dir=cache, workers=1, **space)
+    assert (again.cache, again.computed) == (made.cache, computed)

@@ -1,4 +1,4 @@
-"""Rows made under other versions of torch, torchvision or Pillow: a few are computed again before any is reused."""
+"""Rows made under other versions of what computes them: a few are computed again before any is reused."""
 
 import logging
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ from pipeline.versions import versions
 logger = logging.getLogger(__name__)
 
 COMPUTING = ("torch", "torchvision", "pillow")
-"""Packages whose version can change a feature."""
+"""Packages whose version can change a feature, whatever the backbone."""
+TIMM = "timm"
 ROWS = 8
 
 
 def trust_entry(job: Job, entry: Entry) -> bool:
     """Tell whether a finished entry for exactly this job may be used as it is."""
-    made_with = _key(entry.manifest["versions"])
-    if made_with == _key(versions()):
+    made_with = _key(job, entry.manifest["versions"])
+    if made_with == _key(job, versions()):
         return True
     index = job.rows
     candidates = np.flatnonzero(index.find(job.digests)[:, 0] >= 0)
@@ -35,22 +36,27 @@ def trust_rows(job: Job, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
 
     Each version that rows were made with is checked once an extraction.
     """
-    here = _key(versions())
+    here = _key(job, versions())
     numbers = np.unique(places[:, 0][places[:, 0] >= 0]).tolist()
-    for made_with in {_key(job.rows.shards[number].versions) for number in numbers}:
+    for made_with in {_key(job, job.rows.shards[number].versions) for number in numbers}:
         if made_with == here or made_with in job.checked_versions:
             continue
         job.checked_versions.add(made_with)
-        of_version = [number for number in numbers if _key(job.rows.shards[number].versions) == made_with]
+        of_version = [number for number in numbers if _key(job, job.rows.shards[number].versions) == made_with]
         if not _compare(job, rows[np.isin(places[:, 0], of_version)], made_with):
-            everywhere = [n for n, shard in enumerate(job.rows.shards) if _key(shard.versions) == made_with]
+            everywhere = [n for n, shard in enumerate(job.rows.shards) if _key(job, shard.versions) == made_with]
             job.rows.forget(everywhere)
             places = np.where(np.isin(places[:, :1], everywhere), -1, places)
     return places
 
 
-def _key(found: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(found.get(name, "") for name in COMPUTING)
+def _key(job: Job, found: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(found.get(name, "") for name in _computing(job))
+
+
+def _computing(job: Job) -> tuple[str, ...]:
+    """Return the packages whose version can change a feature of this job."""
+    return (*COMPUTING, TIMM) if job.space.architecture.startswith(f"{TIMM}/") else COMPUTING
 
 
 def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
@@ -70,7 +76,7 @@ def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
             loader.release(batch)
     scale = float(np.abs(fresh[usable].astype(np.float64)).max(initial=0.0))
     gap = float(np.abs(fresh[usable].astype(np.float64) - cached[usable]).max(initial=0.0))
-    was = ", ".join(f"{name} {version}" for name, version in zip(COMPUTING, made_with, strict=True))
+    was = ", ".join(f"{name} {version}" for name, version in zip(_computing(job), made_with, strict=True))
     if within_rounding(gap, scale, job.space.store_dtype):
         logger.info("rows made with %s agree with this installation within %.1e", was, gap)
         return True
