@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,42 @@ def test_folders_are_gone_through_in_order_and_links_to_folders_are_not_entered(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "round").symlink_to(tmp_path)
-    assert list(image_files([tmp_path])) == [str(tmp_path / name) for name in ("a.JPG", "b/1.jpg", "b/2.png")]
-    assert list(image_files([tmp_path / "notes.txt"])) == [str(tmp_path / "notes.txt")]
+    assert [image.path for image in image_files([tmp_path])] == [
+        str(tmp_path / name) for name in ("a.JPG", "b/1.jpg", "b/2.png")
+    ]
+    assert [image.path for image in image_files([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         list(image_files([tmp_path / "empty"]))
+
+
+def test_a_table_lists_images_by_the_names_it_has_for_them(trained, tmp_path):
+    root, _ = trained
+    (root / "list.csv").write_text("file,note\nphotos/beet/01.jpg,x\nphotos/gone.jpg,y\n")
+    found = predict(trained, root / "list.csv", path_column="file")
+    assert [(one.path, bool(one.error)) for one in found] == [("photos/beet/01.jpg", False), ("photos/gone.jpg", True)]
+    assert found[0].top == predict(trained, root / "photos" / "beet" / "01.jpg")[0].top
+    shutil.copy(root / "list.csv", tmp_path / "list.csv")
+    moved = predict(trained, tmp_path / "list.csv", path_column="file", data_root=root)
+    assert moved == found
+    with pytest.raises(DataError, match="no column 'path'"):
+        predict(trained, root / "list.csv")
+
+
+def test_an_entry_is_predicted_from_its_features_with_labels_or_without(cli, trained):
+    root, run = trained
+    wanted = {one.path: one.top[0][0] for one in predict(trained, root / "photos")}
+    made = pipeline.extract(str(root / "photos"), cache_dir=root / "other", workers=1, unlabelled=True, **SPACE)
+    said = cli("predict", run.path, "--cache", made.cache, "--cache-dir", root / "other", "--json")
+    assert said.code == 0, said.err
+    found = {one["path"]: one["label"] for one in json.loads(said.out)["predictions"]}
+    assert {str(root / "photos" / name): label for name, label in found.items()} == wanted
+    other = pipeline.extract(str(root / "photos"), cache_dir=root / "other", workers=1, **{**SPACE, "image_size": 40})
+    refused = cli("predict", run.path, "--cache", other.cache, "--cache-dir", root / "other")
+    assert refused.code == 3
+    assert "another feature space" in refused.err
+    both = cli("predict", run.path, "a.jpg", "--cache", made.cache)
+    assert both.code == 2
 
 
 PREDICTIONS = [

@@ -3,37 +3,70 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import DataError
-from pipeline.sources.names import EXTENSIONS
+from pipeline.sources.columns import TABLES, read_columns
+from pipeline.sources.names import EXTENSIONS, some
 
 NUL = "\0"
 
 
-def image_files(named: Iterable[str | Path]) -> Iterator[str]:
-    """Yield files as they are named, and the images in and below folders, sorted within each.
+class Named(NamedTuple):
+    """An image: what it is called, and the file it is in."""
 
-    A file is taken whatever its name is; in folders, what has an image's ending. Links to folders are not entered.
+    name: str
+    path: str
+
+
+def image_files(
+    named: Iterable[str | Path], *, path_column: str | None = None, data_root: Path | None = None
+) -> Iterator[Named]:
+    """Yield images: files as they are named, those in and below folders, sorted within each, those that tables list.
+
+    A file is taken whatever its name is, but for tables (.csv, .tsv, .parquet); in folders, what has an image's
+    ending. Links to folders are not entered. Paths in a table are relative to `data_root`, by default its own folder.
 
     Raises:
-        DataError: if a name is neither a file nor a folder, or a folder holds no image.
+        DataError: if a folder holds no image, or a table has no column of paths.
     """
     for item in named:
         path = os.fspath(item)
         if NUL in path:
             raise DataError(f"{path!r} is no path: it holds a NUL")
-        if not os.path.isdir(path):
-            yield path
-            continue
-        empty = True
-        for found in _below(path):
-            empty = False
-            yield found
-        if empty:
-            raise DataError(
-                f"{path} holds no images (looked for {' '.join(EXTENSIONS)})",
-                "Name a folder with images in or below it.",
-            )
+        if os.path.isdir(path):
+            yield from _in_folder(path)
+        elif path.lower().endswith(tuple(TABLES)) and os.path.isfile(path):
+            yield from _in_table(Path(path), path_column, data_root)
+        else:
+            yield Named(path, path)
+
+
+def _in_table(path: Path, path_column: str | None, data_root: Path | None) -> Iterator[Named]:
+    table = read_columns(path)
+    column = table.named(path_column, "path", "--path-column")
+    if column is None:
+        raise DataError(
+            f"{path} has no column 'path'; it has {some(table.values, 20)}",
+            "Name the one meant with --path-column.",
+        )
+    root = data_root or path.parent
+    for row, value in enumerate(table.values[column]):
+        if not isinstance(value, str) or not value or NUL in value:
+            raise DataError(f"{table.where(row)}: {value!r} is no path")
+        yield Named(value, os.path.join(root, value))
+
+
+def _in_folder(path: str) -> Iterator[Named]:
+    empty = True
+    for found in _below(path):
+        empty = False
+        yield Named(found, found)
+    if empty:
+        raise DataError(
+            f"{path} holds no images (looked for {' '.join(EXTENSIONS)})",
+            "Name a folder with images in or below it.",
+        )
 
 
 def _below(folder: str) -> Iterator[str]:

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones.engines import cpu_threads, default_threads
+from pipeline.binding import check_space
 from pipeline.errors import UsageError
+from pipeline.features import read_features
 from pipeline.fusion import open_trained
+from pipeline.heads.reading import read_head
 from pipeline.loading.loader import Batch, Loader, auto_workers
 from pipeline.loading.worker import OK
 from pipeline.model import Model
-from pipeline.prediction.images import image_files
+from pipeline.prediction.images import Named, image_files
 from pipeline.progress import OnProgress, Progress, ignore
+from pipeline.runs import check_run, find_run
 from pipeline.sources.source import FilePayload
+from pipeline.store.catalog import find_entry
 
 BATCH_SIZE = 64
 AHEAD = 2
@@ -53,6 +58,8 @@ def predict(
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
     workers: int | None = None,
+    path_column: str | None = None,
+    data_root: str | Path | None = None,
     runs_dir: str | Path = "runs",
     on_progress: OnProgress = ignore,
 ) -> Iterator[Prediction]:
@@ -63,37 +70,44 @@ def predict(
 
     Args:
         run: a unique prefix of the run's id, its path, or `latest`.
-        images: files, and folders whose images are taken, those in folders below included.
+        images: files; folders, whose images are taken, those in folders below included; tables (.csv, .tsv, .parquet).
         top_k: classes an image, at most as many as there are.
         batch_size: images a forward pass.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: loading processes, by default one a core.
+        path_column: the tables' column of paths, by default `path`.
+        data_root: what paths in tables are relative to, by default the table's folder.
         runs_dir: where runs are kept.
         on_progress: called after every batch.
 
     Raises:
         UsageError: if a number is out of range or the device is not there.
-        DataError: if there is no such run, its weights have changed, or a folder holds no images.
+        DataError: if there is no such run, its weights have changed, a folder holds no images, or a table no paths.
     """
-    for name, value in (("top-k", top_k), ("batch-size", batch_size)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
+    _check(top_k=top_k, batch_size=batch_size)
     trained = open_trained(run, Path(runs_dir))
     model = Model(trained.backbone, trained.head, device)
-    return _stream(model, image_files(images), top_k, batch_size, workers or auto_workers(), on_progress)
+    files = image_files(images, path_column=path_column, data_root=None if data_root is None else Path(data_root))
+    return _stream(model, files, top_k, batch_size, workers or auto_workers(), on_progress)
+
+
+def _check(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
 
 
 def _stream(
-    model: Model, files: Iterator[str], top_k: int, batch_size: int, workers: int, on_progress: OnProgress
+    model: Model, files: Iterator[Named], top_k: int, batch_size: int, workers: int, on_progress: OnProgress
 ) -> Iterator[Prediction]:
-    asked: deque[list[str]] = deque()
+    asked: deque[list[Named]] = deque()
     done = 0
     with Loader(model.preprocess, batch_size=batch_size, workers=workers) as loader:
         while True:
-            while len(asked) <= AHEAD and (paths := list(islice(files, batch_size))):
-                payloads = [FilePayload(path) for path in paths]
-                loader.request(range(len(paths)), payloads.__getitem__)
-                asked.append(paths)
+            while len(asked) <= AHEAD and (images := list(islice(files, batch_size))):
+                payloads = [FilePayload(image.path) for image in images]
+                loader.request(range(len(images)), payloads.__getitem__)
+                asked.append(images)
             if not asked:
                 return
             batch = loader.next_batch()
@@ -103,19 +117,57 @@ def _stream(
             on_progress(Progress(done, None, computed=done))
 
 
-def _predictions(model: Model, paths: list[str], batch: Batch, top_k: int) -> list[Prediction]:
-    batch.pixels[len(paths) :] = 0
+def _predictions(model: Model, images: list[Named], batch: Batch, top_k: int) -> list[Prediction]:
+    batch.pixels[len(images) :] = 0
     with cpu_threads(default_threads()):
-        logits = model.logits(batch.pixels)[: len(paths)].astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        logits = model.logits(batch.pixels)[: len(images)]
+    tops = _top(logits, model.head.classes, top_k)
+    return [
+        Prediction(image.name, top) if item.outcome == OK else Prediction(image.name, (), item.reason)
+        for image, item, top in zip(images, batch.loaded, tops, strict=True)
+    ]
+
+
+def _top(logits: np.ndarray, classes: tuple[str, ...], top_k: int) -> list[tuple[tuple[str, float], ...]]:
+    """Return (class, probability) of the most probable classes of logits (n, c), most probable first."""
+    scores = logits.astype(np.float64)
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :top_k]
-    classes = model.head.classes
-    found = []
-    for row, (path, item) in enumerate(zip(paths, batch.loaded, strict=True)):
-        if item.outcome == OK:
-            top = tuple((classes[label], float(shares[row, label])) for label in order[row].tolist())
-            found.append(Prediction(path, top))
-        else:
-            found.append(Prediction(path, (), item.reason))
-    return found
+    return [
+        tuple((classes[label], float(row[label])) for label in labels)
+        for row, labels in zip(shares, order.tolist(), strict=True)
+    ]
+
+
+def predict_cached(
+    run: str | Path,
+    cache: str | Path = "latest",
+    *,
+    top_k: int = 1,
+    cache_dir: str | Path = "cache",
+    runs_dir: str | Path = "runs",
+) -> Iterator[Prediction]:
+    """Yield a prediction for every usable sample of a cache entry, from its features: no image is opened.
+
+    Args:
+        run: a unique prefix of the run's id, its path, or `latest`.
+        cache: an entry of the feature space that its head was trained on, with labels or without.
+        top_k: classes a sample.
+        cache_dir: the cache root.
+        runs_dir: where runs are kept.
+
+    Raises:
+        UsageError: if `top_k` is out of range.
+        DataError: if there is no such run, or the entry is of another feature space.
+        CacheError: if there is no such entry, or it is damaged.
+    """
+    _check(top_k=top_k)
+    found = find_run(Path(runs_dir), str(run))
+    check_run(found)
+    head = read_head(found.path)
+    entry = find_entry(Path(cache_dir), str(cache))
+    features = read_features(entry)
+    check_space(head, features, entry)
+    tops = _top(head.logits(features.x).numpy(), head.classes, top_k)
+    return (Prediction(name, top) for name, top in zip(features.ids, tops, strict=True))
