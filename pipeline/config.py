@@ -27,6 +27,8 @@ class ExtractConfig(_Section):
     source: str
     backbone: str
     weights: str = "DEFAULT"
+    layer: str | None = None
+    pool: Literal["avg", "max", "cls", "cls+avg", "none"] | None = None
     image_size: int | None = None
     mean: tuple[float, ...] | float | None = None
     std: tuple[float, ...] | float | None = None
