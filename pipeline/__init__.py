@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pipeline.fusion import fuse
     from pipeline.heads.linear import LinearHead
     from pipeline.heads.settings import HeadSettings
-    from pipeline.launch.extract import ExtractResult, extract
+    from pipeline.launch.extract import extract
+    from pipeline.launch.result import ExtractResult
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.saving import save_head
     from pipeline.training import TrainResult, train_head
@@ -34,7 +35,7 @@ _HOMES = {
     "DataError": "errors",
     "EvaluateResult": "evaluation",
     "ExportResult": "artifacts.export",
-    "ExtractResult": "launch.extract",
+    "ExtractResult": "launch.result",
     "Features": "features",
     "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",

@@ -21,8 +21,9 @@ from pipeline.backbones.weights import read_state
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.features import Features, open_cache
 from pipeline.heads.settings import HeadSettings
-from pipeline.launch.extract import ExtractResult, extract
+from pipeline.launch.extract import extract
 from pipeline.launch.plan import Plan
+from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
 from pipeline.selection import choose_rows
 from pipeline.sources.arrays import digits_source

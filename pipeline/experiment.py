@@ -9,8 +9,9 @@ from pipeline.errors import UsageError
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.settings import HeadSettings
-from pipeline.launch.extract import ExtractResult, extract
+from pipeline.launch.extract import extract
 from pipeline.launch.plan import Plan
+from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
 from pipeline.training import TrainPlan, TrainResult, train_head
 

@@ -17,7 +17,7 @@ from conftest import SPACE, make_image, make_photos
 
 import pipeline
 from pipeline.errors import CacheError, DataError, UsageError
-from pipeline.launch import extract as launch
+from pipeline.launch import jobs as launch
 from pipeline.launch.plan import Plan
 from pipeline.store.catalog import list_entries
 from pipeline.store.work import list_work

@@ -7,8 +7,8 @@ from pipeline.console import Screen, count, duration, percent, plain, size
 from pipeline.evaluation import EvaluateResult
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.settings import HeadSettings
-from pipeline.launch.extract import ExtractResult
 from pipeline.launch.plan import Plan
+from pipeline.launch.result import ExtractResult
 from pipeline.training import TrainPlan, TrainResult
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ import pipeline
 from pipeline.backbones.backbone import Backbone, load_backbone
 from pipeline.backbones.engines import Engine, cpu_threads, make_engine
 from pipeline.device import resolve_device
-from pipeline.launch.extract import ExtractResult
+from pipeline.launch.result import ExtractResult
 from pipeline.loading.decode import decode
 from pipeline.sources.folder import FolderSource
 from pipeline.store.entry import Entry, open_entry

@@ -1,0 +1,63 @@
+"""What `extract` did, as a value."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.store.entry import Entry
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """What `extract` did; `to_json` has the fields other programs rely on."""
+
+    cache: str
+    path: str
+    space: str
+    rows: int
+    dim: int
+    computed: int
+    reused: int
+    skipped: int
+    seconds: float
+    images_per_second: float
+    splits: dict[str, int]
+    classes: int
+    recipe: dict[str, Any]
+    rounding: dict[str, Any] | None
+    """What storing in float16 cost, over the rows computed: see `extraction.precision.Rounding`."""
+    layer: str
+    pool: str
+    beside: "tuple[ExtractResult, ...]" = ()
+    """Of the other layers of the same pass."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields; of several layers `{"entries": [...]}` with those of each."""
+        if self.beside:
+            return {"entries": [replace(self, beside=()).to_json(), *(result.to_json() for result in self.beside)]}
+        return {name: value for name, value in asdict(self).items() if name != "beside"}
+
+
+def result_of(entry: Entry, computed: int, reused: int, started: float) -> ExtractResult:
+    """Return the result for an entry of which so many rows were computed and taken since `started`."""
+    seconds = time.perf_counter() - started
+    return ExtractResult(
+        cache=entry.id,
+        path=str(entry.path),
+        space=entry.space.sha256,
+        rows=entry.rows,
+        dim=int(np.prod(entry.space.row_shape)),
+        computed=computed,
+        reused=reused,
+        skipped=int(entry.manifest["skipped"]["count"]),
+        seconds=seconds,
+        images_per_second=computed / seconds,
+        splits=dict(entry.manifest["splits"]),
+        classes=len(entry.classes),
+        recipe=dict(entry.manifest["recipe"]),
+        rounding=entry.manifest.get("rounding"),
+        layer=entry.space.layer,
+        pool=entry.space.pool,
+    )
