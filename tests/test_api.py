@@ -46,7 +46,8 @@ def test_features_from_anywhere_else_train_a_head(tmp_path):
     from pipeline.selection import choose_rows
 
     y = torch.arange(40) % 2
-    features = pipeline.Features(torch.randn(40, 3) + 3 * y[:, None], y, ("a", "b"))
+    noise = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    features = pipeline.Features(noise + 6 * y[:, None], y, ("a", "b"))
     rows = choose_rows(features, val_fraction=0.25)
     settings = HeadSettings(lr=0.1, epochs=20, batch_size=8)
     _, _, epochs = train_minibatch(features.x, features.y, rows.train, rows.val, 2, settings)
