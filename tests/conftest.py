@@ -91,6 +91,14 @@ def pytest_terminal_summary(terminalreporter, config):
             terminalreporter.line(line)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Let every test draw the same random numbers, whatever ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def remembered(monkeypatch):
     """Let files made a moment ago be remembered by the stat index, as files are that lay there for seconds."""
