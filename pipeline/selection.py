@@ -33,7 +33,7 @@ def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: in
     if not features.classes:
         raise DataError(
             f"cache entry {features.cache} has no labels: there is nothing to learn from it",
-            "Extract a labelled source to train on; this one is for `pipeline predict`.",
+            f"Extract a labelled source to train on; of this one: pipeline predict RUN --cache {features.cache}",
         )
     if not 0 <= val_fraction < 1:
         raise UsageError(f"val-fraction must be at least 0 and below 1, not {val_fraction}")

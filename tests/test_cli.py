@@ -199,3 +199,14 @@ def test_doctor_explains_the_installation(cli):
     assert {"python", "packages", "torch", "cores", "cache", "loading"} <= {
         check["name"] for check in document["checks"]
     }
+
+
+def test_the_next_step_after_extract_and_import_fits_the_labels(cli, tmp_path):
+    photos = make_photos(tmp_path / "photos", 2)
+    for options, step in (((), "train-head {}"), (("--unlabelled",), "predict RUN --cache {}")):
+        made = cli("extract", photos, *BACKBONE, "--workers", 1, *options)
+        cache = made.out.split()[1]
+        assert f"next: pipeline {step.format(cache)}" in made.err
+        assert cli("cache", "export", cache, "--single", f"{cache}.h5").code == 0
+        taken = cli("cache", "import", f"{cache}.h5", "--cache-dir", "there")
+        assert f"next: pipeline {step.format(cache)} --cache-dir there" in taken.err

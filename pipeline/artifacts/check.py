@@ -66,6 +66,6 @@ def check_artifact(
         raise DataError(
             f"{where} is not the model of this run: on {check.images} images {check.prediction_agreement:.1%} of the "
             f"predictions are equal, logits differ by up to {check.max_abs_logit_difference:.1e}",
-            "Is it of another run, or was it changed? A newly written one is removed: please report it.",
+            "With --check-only: it is of another run, or was changed. Otherwise nothing was written: please report it.",
         )
     return check

@@ -143,6 +143,7 @@ def export_command(screen: Screen, cache: str, single: Path | None, npz: Path | 
 @click.pass_obj
 def import_command(screen: Screen, file: Path, cache_dir: Path) -> None:
     """Take in a FILE that `cache export --single` wrote, verified: the entry has the same id and the same bytes."""
+    from pipeline.cli.steps import after_features
     from pipeline.store.single import import_single
 
     entry = import_single(file, cache_dir)
@@ -151,5 +152,4 @@ def import_command(screen: Screen, file: Path, cache_dir: Path) -> None:
         f"[bold]cache {entry.id}[/bold]  {count(entry.rows, 'row')} x {entry.dim:,} features, verified",
         brief=entry.id,
     )
-    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
-    screen.next_step(f"pipeline train-head {entry.id}{where}")
+    screen.next_step(after_features(entry.id, cache_dir, labelled=bool(entry.classes)))

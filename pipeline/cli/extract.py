@@ -96,6 +96,7 @@ def command(
     from dataclasses import asdict
 
     from pipeline.cli.show import show_extracted, show_plan
+    from pipeline.cli.steps import after_features
     from pipeline.judge import HeadJudge, newest_judge
     from pipeline.launch.extract import extract
     from pipeline.launch.plan import Plan
@@ -133,5 +134,4 @@ def command(
         screen.result(document, brief="\n".join(plan.cache for plan in plans))
         return
     show_extracted(screen, result)
-    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
-    screen.next_step(f"pipeline train-head {result.cache}{where}")
+    screen.next_step(after_features(result.cache, cache_dir, labelled=result.classes > 0))

@@ -1,0 +1,9 @@
+"""What to do next with an entry."""
+
+from pathlib import Path
+
+
+def after_features(cache: str, cache_dir: Path, *, labelled: bool) -> str:
+    """Return the command that fits an entry: only labelled features can train a head."""
+    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
+    return f"pipeline train-head {cache}{where}" if labelled else f"pipeline predict RUN --cache {cache}{where}"
