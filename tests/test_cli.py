@@ -210,3 +210,10 @@ def test_the_next_step_after_extract_and_import_fits_the_labels(cli, tmp_path):
         assert cli("cache", "export", cache, "--single", f"{cache}.h5").code == 0
         taken = cli("cache", "import", f"{cache}.h5", "--cache-dir", "there")
         assert f"next: pipeline {step.format(cache)} --cache-dir there" in taken.err
+
+
+def test_a_class_missing_on_a_side_is_counted_in_words(cli, tmp_path):
+    make_photos(tmp_path / "photos" / "train", 2)
+    make_photos(tmp_path / "photos" / "test", 1, ("apple", "beet"))
+    said = cli("extract", tmp_path / "photos", *BACKBONE, "--workers", 1).err
+    assert "the test split has no images of 1 class: corn" in said

@@ -21,7 +21,8 @@ def warn_empty_classes(listing: Listing, splits: np.ndarray, usable: np.ndarray)
         counts = np.bincount(listing.labels[usable & (splits == split)], minlength=len(listing.classes))
         empty = [listing.classes[label] for label in np.flatnonzero(counts == 0)]
         if empty:
-            logger.warning("the %s split has no images of %d classes: %s", SPLITS[split], len(empty), some(empty))
+            classes = "1 class" if len(empty) == 1 else f"{len(empty)} classes"
+            logger.warning("the %s split has no images of %s: %s", SPLITS[split], classes, some(empty))
 
 
 def warn_groups(listing: Listing, splits: np.ndarray) -> None:
