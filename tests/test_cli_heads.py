@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_photos
@@ -11,6 +12,7 @@ from torch import nn
 import pipeline
 from pipeline.errors import DataError, UsageError
 from pipeline.heads.reading import read_head
+from pipeline.heads.settings import OPTIONS
 
 SOLVERS = {
     "exact": ["--solver", "exact", "--l2", "0.1", "--class-weight", "balanced"],
@@ -181,6 +183,38 @@ def test_a_head_that_cannot_be_saved_says_why(cli, place, make, said):
         pipeline.save_head(make(dim), cache_dir=place / "cache")
     assert said.format(more=dim + 1) in caught.value.message
     assert not Path("runs").exists()
+
+
+def test_one_row_of_two_classes_is_the_second_against_zero():
+    from sklearn.linear_model import LogisticRegression
+
+    from pipeline.heads.own import own_head
+
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = (rng.normal(size=(60, 4)) + y[:, None]).astype(np.float32)
+    oracle = LogisticRegression().fit(x, y)
+    head = own_head((oracle.coef_, oracle.intercept_), ("no", "yes"), {}, "5" * 64, (4,))
+    found = head.logits(torch.from_numpy(x)).softmax(1).numpy()
+    assert np.allclose(found, oracle.predict_proba(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["exact by C", "knn", "mlp"])
+def test_every_kind_of_head_can_be_exported(run, name):
+    assert run("train-head", "latest", *SOLVERS[name], "--val-fraction", "0.3").code == 0
+    told = run("export", "latest", "-o", "model.safetensors", "--workers", "1")
+    assert (told.code, "the same model" in told.out) == (0, True), told.err
+    logits, probabilities = pipeline.load_model("model.safetensors")(torch.rand(2, 3, 32, 32))
+    assert torch.allclose(logits.softmax(1), probabilities)
+
+
+def test_the_page_on_heads_names_every_option_and_every_fact():
+    page = (Path(pipeline.__file__).parent.parent / "docs" / "HEADS.md").read_text()
+    options = {option for owned in OPTIONS.values() for option in owned} | {"standardize", "l2_norm"}
+    for option in options:
+        assert f"--{option.replace('_', '-')}" in page, option
+    for fact in set().union(*FACTS.values()):
+        assert f"`{fact}`" in page, fact
 
 
 def test_a_run_of_an_unknown_solver_is_told(cli, place):
