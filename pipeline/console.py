@@ -7,10 +7,12 @@ every 10 seconds.
 import json
 import logging
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from rich.console import Console
@@ -53,7 +55,7 @@ class Screen:
                 sys.stdout.write(brief + "\n")
         else:
             for line in lines:
-                self.out.print(line, soft_wrap=True)
+                _say(self.out, line)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
         """Print a table on stdout; columns whose name is in `right` (space-separated) are right-aligned.
@@ -90,18 +92,18 @@ class Screen:
     def note(self, text: str) -> None:
         """Print a note on stderr."""
         if not self.quiet:
-            self.err.print(plain(text), soft_wrap=True)
+            _say(self.err, plain(text))
 
     def next_step(self, *commands: str) -> None:
         """Say what to do next."""
         if not self.quiet and not self.json:
-            self.err.print(f"[dim]next:[/dim] {plain('   '.join(commands))}", soft_wrap=True)
+            _say(self.err, f"[dim]next:[/dim] {plain('   '.join(commands))}")
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr."""
         if self.quiet:
             return
-        self.err.print(f"[yellow]![/yellow] {plain(text)}", soft_wrap=True)
+        _say(self.err, f"[yellow]![/yellow] {plain(text)}")
 
     def error(self, error: PipelineError) -> None:
         """Print an error: one line of what is wrong, one of what to do."""
@@ -109,9 +111,9 @@ class Screen:
             body = {"kind": error.kind, "message": error.message, "hint": error.hint}
             print_json({"error": body})
             return
-        self.err.print(f"[bold red]error:[/bold red] {plain(error.message)}", soft_wrap=True)
+        _say(self.err, f"[bold red]error:[/bold red] {plain(error.message)}")
         if error.hint:
-            self.err.print(f"  [bold]try:[/bold] {plain(error.hint)}", soft_wrap=True)
+            _say(self.err, f"  [bold]try:[/bold] {plain(error.hint)}")
 
     # --- progress ---
 
@@ -136,6 +138,29 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print one line: on a terminal broken at words, so that long ids and paths can be copied; in a log not at all."""
+    text = Text.from_markup(line)
+    if not console.is_terminal:
+        console.print(text, soft_wrap=True)
+        return
+    indent = " " * LABEL_WIDTH
+    broken = textwrap.wrap(
+        text.plain,
+        console.width,
+        subsequent_indent=indent,
+        expand_tabs=False,
+        drop_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lengths = [len(piece) - (len(indent) if number else 0) for number, piece in enumerate(broken)]
+    for number, piece in enumerate(text.divide(accumulate(lengths[:-1]))):
+        piece.rstrip()
+        start = len(piece) - len(piece.plain.lstrip()) if number else 0
+        console.print(Text(indent if number else "") + piece[start:], soft_wrap=True)
 
 
 def plain(text: str) -> str:

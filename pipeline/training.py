@@ -99,7 +99,7 @@ def train_head(
         cache_dir: the cache root.
         runs_dir: where runs are kept.
         on_plan: called once before training.
-        on_epoch: called after every epoch.
+        on_epoch: called after every epoch; never by solvers that have none.
         command: recorded in the run; by default this process's own.
         changes: fields of HeadSettings.
 

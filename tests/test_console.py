@@ -1,6 +1,9 @@
 """What people see: numbers in words, hostile names shown harmless, progress off a terminal."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from pipeline import console
 from pipeline.console import Screen, ago, count, duration, percent, plain, size
@@ -140,3 +143,15 @@ def test_no_time_is_left_at_the_end(capsys, clock):
         capsys, clock, (0, Progress(1, 11, computed=1)), (5, Progress(11, 11, computed=11)), (6, Progress(11, 11))
     )
     assert lines == ["extract 11/11, 2 img/s, 0 ms left"]
+
+
+def test_on_a_terminal_lines_break_between_words_and_ids_and_paths_stay_whole():
+    path = "/photos/" + "x" * 60 + "/entry"
+    line = f"[bold]cache[/bold]     3f9a · {plain(path)} · \\[51.6, 68.1] · one more word and another"
+    said = io.StringIO()
+    console._say(Console(file=said, force_terminal=True, width=40, color_system=None), line)
+    lines = said.getvalue().splitlines()
+    assert lines[0].split() == ["cache", "3f9a", "·"]
+    assert lines[1] == " " * 10 + path
+    assert all(len(one) <= 40 and one.startswith(" " * 10) and one[10] != " " for one in lines[2:])
+    assert " ".join(said.getvalue().split()) == f"cache 3f9a · {path} · [51.6, 68.1] · one more word and another"

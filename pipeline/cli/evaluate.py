@@ -43,7 +43,9 @@ def command(screen: Screen, /, run: str, end_to_end: bool, **options: Any) -> No
     else:
         result = evaluate(run, **options)
     show_evaluated(screen, result)
-    if not end_to_end:
-        runs_dir = options["runs_dir"]
-        where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    runs_dir = options["runs_dir"]
+    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    if end_to_end:
+        screen.next_step(f"pipeline predict {result.run}{where} IMAGES", f"pipeline export {result.run}{where} -o FILE")
+    else:
         screen.next_step(f"pipeline evaluate {result.run}{where} --end-to-end")

@@ -134,4 +134,6 @@ def command(
         screen.result(document, brief="\n".join(plan.cache for plan in plans))
         return
     show_extracted(screen, result)
-    screen.next_step(after_features(result.cache, cache_dir, labelled=result.classes > 0))
+    labelled = result.classes > 0
+    each = (result, *result.beside)
+    screen.next_step(*(after_features(one.cache, cache_dir, labelled=labelled) for one in each))

@@ -139,7 +139,8 @@ class _Counted:
             raise DataError("no image was named", "`-` reads one path a line from stdin.")
         if self.failed == self.n:
             raise DataError(
-                f"none of the {count(self.n, 'image')} could be used; the first {self.reason}", "Are these images?"
+                f"none of the {count(self.n, 'image')} could be used; the first {self.reason}",
+                "Check the paths, and that these are images.",
             )
 
 

@@ -48,7 +48,7 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
     said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
     settings = read_config(config, said | dict(parse_change(text) for text in changes))
 
-    with screen.bar("images") as on_progress:
+    with screen.bar("extract") as on_progress:
         listener = ExperimentListener(
             on_plan=lambda plan: show_plan(screen, plan),
             on_progress=on_progress,
@@ -61,4 +61,8 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
         result = run_experiment(settings, listener)
     if screen.json or screen.quiet:
         screen.result(result.to_json(), brief=result.train_head.run)
-    screen.next_step(f"pipeline evaluate {result.train_head.run} --end-to-end", "pipeline runs")
+    run = result.train_head.run
+    proven = result.evaluate.end_to_end is not None
+    screen.next_step(
+        f"pipeline export {run} -o FILE" if proven else f"pipeline evaluate {run} --end-to-end", "pipeline runs"
+    )

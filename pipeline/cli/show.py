@@ -107,7 +107,7 @@ def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
             "head": f"{_recipe(plan.settings)} · {plan.device}",
         }
     )
-    if plan.settings.solver != "knn":
+    if plan.settings.solver == "minibatch":
         screen.note(EPOCH_HEADER)
 
 

@@ -95,8 +95,6 @@ def solve_head(problem: Problem, settings: HeadSettings, on_epoch: OnEpoch | Non
     if isinstance(solved.head, NeighboursHead):
         return solved
     epoch = _finished(problem, solved.head, seconds)
-    if on_epoch is not None:
-        on_epoch(epoch)
     return replace(solved, epochs=[epoch])
 
 
