@@ -19,7 +19,7 @@ HOUSE = [
     {"metrics", "selection", "runs", "model", "origin"},
     {"fusion", "binding", "saving"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts"},
-    {"experiment", "demo", "doctor"},
+    {"experiment", "demo", "doctor", "benchmark"},
     {"console"},
     {"cli"},
     {"__main__"},
@@ -32,9 +32,9 @@ ONLY_IN = {
     "h5py": {"store"},
     "click": {"cli"},
     "rich": {"console"},
-    "torchvision": {"sources", "backbones", "reference_loop", "doctor"},
+    "torchvision": {"sources", "backbones", "reference_loop", "doctor", "benchmark"},
     "timm": {"backbones"},
-    "subprocess": {"loading", "launch", "doctor"},
+    "subprocess": {"loading", "launch", "doctor", "benchmark"},
     "multiprocessing": {"loading", "launch"},
 }
 
