@@ -5,6 +5,8 @@ import sys
 
 from conftest import BACKBONE, make_photos
 
+from pipeline.engines.registry import missing
+
 GUARDED = """
 import sys
 opened = []
@@ -26,6 +28,11 @@ def test_no_socket_is_opened(tmp_path):
     make_photos(tmp_path / "photos", per_class=6)
     commands = [
         ["extract", "photos", *BACKBONE, "--workers", "1", "--test-fraction", "0.4"],
+        *(
+            []
+            if missing("openvino", "cpu")
+            else [["extract", "photos", *BACKBONE, "--engine", "openvino", "--restart"]]
+        ),
         ["train-head", "latest", "--epochs", "1"],
         ["evaluate", "latest", "--end-to-end"],
     ]
