@@ -32,6 +32,7 @@ class ExtractConfig(_Section):
     image_size: int | None = None
     mean: tuple[float, ...] | float | None = None
     std: tuple[float, ...] | float | None = None
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     store_dtype: Literal["float32", "float16"] = "float32"
     batch_size: int | None = None
     engine: str = "auto"

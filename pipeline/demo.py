@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backbones.engines import cpu_threads, default_threads
 from pipeline.backbones.vision import build
 from pipeline.backbones.weights import read_state
 from pipeline.evaluation import EvaluateResult, evaluate
@@ -27,6 +26,7 @@ from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
 from pipeline.selection import choose_rows
 from pipeline.sources.arrays import digits_source
+from pipeline.threads import cpu_threads, default_threads
 from pipeline.training import TrainResult, train_head
 
 ARCHITECTURE, LAYER = "shufflenet_v2_x0_5", "fc"

@@ -43,6 +43,11 @@ class CacheError(PipelineError):
     exit_code = 4
 
 
+def first_line(error: BaseException) -> str:
+    """Return what another library says of an error, without its pages of advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(asked: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x' or 'y'?` for the names closest to `asked`, or an empty string."""
     names = {name.lower(): name for name in known}

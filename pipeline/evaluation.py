@@ -2,13 +2,13 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.backbones.engines import cpu_threads, default_threads
 from pipeline.binding import check_space, entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.reread import reread
@@ -22,6 +22,7 @@ from pipeline.progress import OnProgress, ignore
 from pipeline.runs import check_run, find_run, record_evaluation
 from pipeline.sources.source import Source
 from pipeline.store.key import SPLITS
+from pipeline.threads import cpu_threads, default_threads
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ class EndToEnd:
     prediction_agreement: float
     """Share of rows with equal predictions."""
     images_per_second: float
+    head: str
+    """The kind of head: what the comparison asks for depends on it."""
+    precision: str
+    """What the features were computed in, or stored as if that is less: the comparison is with float32."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -45,7 +50,7 @@ class EndToEnd:
     @property
     def holds(self) -> bool:
         """Whether this is the same model."""
-        return same_model(self.prediction_agreement, self.max_abs_logit_difference)
+        return same_model(self.prediction_agreement, self.max_abs_logit_difference, self.head)
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,11 @@ def evaluate(
     return result
 
 
+def precision_of(space: Mapping[str, Any]) -> str:
+    """Return what features of a space are good to: the stored dtype, or what they were computed in if that is less."""
+    return str(space["dtype"] if space["store_dtype"] == "float32" else space["store_dtype"])
+
+
 def labels_by_name(features: Features, head: Head, rows: np.ndarray) -> np.ndarray:
     """Return labels (n,) of rows as positions in the head's classes, matched by name.
 
@@ -200,4 +210,6 @@ def _end_to_end(
         max_abs_logit_difference=float(np.abs(logits - cached).max()),
         prediction_agreement=float((logits.argmax(axis=1) == cached.argmax(axis=1)).mean()),
         images_per_second=len(rows) / (time.perf_counter() - started),
+        head=model.head.kind,
+        precision=precision_of(features.space),
     )

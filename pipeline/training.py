@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.backbones.engines import cpu_threads
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features, read_features
@@ -19,6 +18,7 @@ from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
+from pipeline.threads import cpu_threads
 
 if TYPE_CHECKING:
     import torch

@@ -228,7 +228,7 @@ def test_probabilities_that_are_not_the_softmax_are_refused():
 
     pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     with pytest.raises(DataError, match="softmax"):
-        check_artifact(run, [([0, 1], pixels)], np.zeros((2, 3), np.float32), "model.onnx")
+        check_artifact(run, [([0, 1], pixels)], np.zeros((2, 3), np.float32), "linear", "model.onnx")
 
 
 @pytest.mark.parametrize("what", ["header", "kind", "version", "architecture"])

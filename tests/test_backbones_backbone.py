@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from pipeline.backbones.backbone import load_backbone
-from pipeline.backbones.engines import ReferenceEngine, cpu_threads
 from pipeline.backbones.preprocess import Preprocess
+from pipeline.engines.reference import ReferenceEngine
 from pipeline.errors import DataError, UsageError
+from pipeline.threads import cpu_threads
 
 NAME = "shufflenet_v2_x0_5"
 

@@ -6,8 +6,8 @@ from torch import nn
 from torchvision import models
 
 from pipeline.backbones.cut import cut, input_width
-from pipeline.backbones.engines import cpu_threads
 from pipeline.backbones.vision import TorchvisionFamily, build, last_layer
+from pipeline.threads import cpu_threads
 
 
 def seeded(name: str) -> nn.Module:

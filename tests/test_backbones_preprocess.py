@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from pipeline.backbones.engines import ReferenceEngine
 from pipeline.backbones.preprocess import Preprocess
+from pipeline.engines.reference import ReferenceEngine
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

@@ -3,7 +3,7 @@
 import proof
 import pytest
 
-from pipeline.backbones.engines import cpu_threads
+from pipeline.threads import cpu_threads
 
 TORCHVISION = ("shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1", "mnasnet0_5")
 TIMM = (
@@ -22,7 +22,7 @@ TIMM = (
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     """Small products are slower with two threads, much slower on a busy machine."""
-    monkeypatch.setattr("pipeline.extraction.job.default_threads", lambda: 1)
+    monkeypatch.setattr("pipeline.extraction.recipe.default_threads", lambda: 1)
     with cpu_threads(1):
         yield
 

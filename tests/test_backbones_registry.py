@@ -6,9 +6,9 @@ import torch
 from conftest import make_image
 from torchvision import models
 
-from pipeline.backbones.engines import ReferenceEngine
 from pipeline.backbones.registry import TORCHVISION, find_backbones, find_family
 from pipeline.backbones.vision import build, preprocess_of, weight_names
+from pipeline.engines.reference import ReferenceEngine
 from pipeline.errors import UsageError
 
 

@@ -8,10 +8,11 @@ import torch
 from conftest import make_image
 
 from pipeline.backbones.backbone import load_backbone
-from pipeline.backbones.engines import ReferenceEngine, cpu_threads
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.registry import TIMM, find_backbones, find_family
+from pipeline.engines.reference import ReferenceEngine
 from pipeline.errors import DataError, UsageError
+from pipeline.threads import cpu_threads
 
 timm = pytest.importorskip("timm")
 NAME = "timm/test_vit"

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from pipeline.backbones.backbone import load_backbone
-from pipeline.backbones.engines import cpu_threads
 from pipeline.backbones.vision import TorchvisionFamily, build, named_weights
 from pipeline.backbones.weights import fill, read_state, state_digest
 from pipeline.errors import DataError, UsageError
+from pipeline.threads import cpu_threads
 
 NAME = "shufflenet_v2_x0_5"
 

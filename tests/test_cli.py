@@ -168,7 +168,8 @@ def test_traceback_only_on_request(cli):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
 def test_interruption_says_how_to_go_on_and_leaves_no_process(tmp_path, stop):
     make_photos(tmp_path / "photos", per_class=80)
-    command = [*PIPELINE, "extract", "photos", *BACKBONE, "--batch-size", "4", "--shard-rows", "8", "--workers", "2"]
+    slow = ["--image-size", "128", "--batch-size", "4", "--shard-rows", "8", "--workers", "2"]
+    command = [*PIPELINE, "extract", "photos", *BACKBONE, *slow]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.glob("cache/plans/*/records/0*.json")):
         assert process.poll() is None

@@ -10,15 +10,15 @@ from conftest import SPACE, make_photos
 
 import pipeline
 from pipeline.backbones.backbone import load_backbone
-from pipeline.backbones.engines import ReferenceEngine
 from pipeline.backbones.vision import build
+from pipeline.engines.eager import EagerEngine
 
 LAYERS = ("stage2", "stage3", "input:fc")
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr("pipeline.extraction.job.default_threads", lambda: 1)
+    monkeypatch.setattr("pipeline.extraction.recipe.default_threads", lambda: 1)
 
 
 def extract(root, cache, **more):
@@ -34,14 +34,14 @@ def shard_bytes(path) -> list[bytes]:
 def batches(monkeypatch):
     """Count forward passes by how many layers each gives."""
     counted = []
-    before = ReferenceEngine.all_features
+    before = EagerEngine.all_features
 
     def counting(self, pixels):
         found = before(self, pixels)
         counted.append(len(found))
         return found
 
-    monkeypatch.setattr(ReferenceEngine, "all_features", counting)
+    monkeypatch.setattr(EagerEngine, "all_features", counting)
     return counted
 
 

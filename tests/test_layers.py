@@ -7,9 +7,10 @@ import pipeline
 
 HOUSE = [
     {"errors", "digest", "progress", "versions", "reference_loop"},
-    {"device", "config"},
+    {"device", "threads", "config"},
     {"sources"},
     {"backbones"},
+    {"engines"},
     {"loading"},
     {"store"},
     {"features"},
@@ -34,6 +35,7 @@ ONLY_IN = {
     "rich": {"console"},
     "torchvision": {"sources", "backbones", "reference_loop", "doctor", "benchmark"},
     "timm": {"backbones"},
+    "openvino": {"engines"},
     "subprocess": {"loading", "launch", "doctor", "benchmark"},
     "multiprocessing": {"loading", "launch"},
 }

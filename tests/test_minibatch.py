@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError, UsageError
 from pipeline.heads.balance import BalancedRows
 from pipeline.heads.minibatch import Epoch, measure, rate_factor, threads_for, train_minibatch, train_network
 from pipeline.heads.settings import HeadSettings
+from pipeline.threads import cpu_threads
 
 NOBODY = np.empty(0, np.int64)
 

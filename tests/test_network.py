@@ -5,6 +5,8 @@ import sys
 
 from conftest import BACKBONE, make_photos
 
+from pipeline.engines.registry import missing
+
 GUARDED = """
 import sys
 opened = []
@@ -29,6 +31,8 @@ def test_no_socket_is_opened(tmp_path):
         ["train-head", "latest", "--epochs", "1"],
         ["evaluate", "latest", "--end-to-end"],
     ]
+    if not missing("openvino", "cpu"):
+        commands.append(["extract", "photos", *BACKBONE, "--engine", "openvino", "--restart"])
     script = GUARDED.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,9 +10,9 @@ from torchvision import models
 from torchvision.datasets import ImageFolder
 
 import pipeline
-from pipeline.backbones.engines import cpu_threads
 from pipeline.heads.minibatch import train_minibatch
 from pipeline.heads.settings import HeadSettings
+from pipeline.threads import cpu_threads
 
 EPOCHS, BATCH, SIZE = 3, 8, 64
 

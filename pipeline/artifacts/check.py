@@ -21,11 +21,13 @@ class Check:
     prediction_agreement: float
     """Share of images with equal predictions."""
     max_abs_logit_difference: float
+    head: str
+    """The kind of head: what is asked for depends on it."""
 
     @property
     def holds(self) -> bool:
         """Whether it is the same model."""
-        return same_model(self.prediction_agreement, self.max_abs_logit_difference)
+        return same_model(self.prediction_agreement, self.max_abs_logit_difference, self.head)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -33,7 +35,7 @@ class Check:
 
 
 def check_artifact(
-    run: Runner, batches: Iterable[tuple[list[int], np.ndarray]], cached: np.ndarray, where: str
+    run: Runner, batches: Iterable[tuple[list[int], np.ndarray]], cached: np.ndarray, head: str, where: str
 ) -> Check:
     """Run an artifact and compare.
 
@@ -41,6 +43,7 @@ def check_artifact(
         run: the artifact.
         batches: positions (b,) in `cached`, and pixels of at least b images, uint8 (batch, h, w, 3).
         cached: logits (n, c) of all of them.
+        head: the kind of head they come from.
         where: what the artifact is called in errors.
 
     Raises:
@@ -61,6 +64,7 @@ def check_artifact(
         len(cached),
         float((logits.argmax(axis=1) == cached.argmax(axis=1)).mean()),
         float(np.abs(logits - cached).max()),
+        head,
     )
     if not check.holds:
         raise DataError(

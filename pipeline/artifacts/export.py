@@ -74,8 +74,8 @@ def export(
 
     The file maps `images`, float32 (b, 3, h, w) RGB in [0, 1] at the stated size, to `logits` and `probabilities`
     (b, c). It has its name only when its logits on images of the entry are those of the cache: equal predictions,
-    logits within 1e-4. (Of an entry stored as float16, those of the plain float32 model.) Beside it lie its
-    description as JSON and a model card.
+    logits within 1e-4. (Of an entry computed or stored in less than float32, those of the plain float32 model.)
+    Beside it lie its description as JSON and a model card.
 
     Args:
         run: a unique prefix of the run's id, its path, or `latest`.
@@ -117,16 +117,20 @@ def export(
         trained.backbone.preprocess,
         workers,
     )
-    exact = entry.space.store_dtype == "float32"
+    exact = entry.space.store_dtype == entry.space.dtype == "float32"
     wanted = trained.head.logits(features.x[rows]).numpy() if exact else images.logits(trained)
     against = "cached logits" if exact else "logits of the plain float32 model"
     if check_only:
-        check = check_artifact(FORMATS[name].open(path), images.batches(on_progress), wanted, str(path))
+        check = check_artifact(
+            FORMATS[name].open(path), images.batches(on_progress), wanted, trained.head.kind, str(path)
+        )
     else:
         product = product_of(trained)
         with new_file(path, replace=overwrite) as temporary:
             FORMATS[name].write(product, temporary)
-            check = check_artifact(FORMATS[name].open(temporary), images.batches(on_progress), wanted, str(path))
+            check = check_artifact(
+                FORMATS[name].open(temporary), images.batches(on_progress), wanted, trained.head.kind, str(path)
+            )
         _write_beside(path, {**product.description, "check": {**check.to_json(), "against": against}})
     seconds = time.perf_counter() - started
     return ExportResult(trained.run.id, name, str(path), path.stat().st_size, check, against, seconds, not check_only)

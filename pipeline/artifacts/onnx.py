@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts.product import INPUT, METADATA, OUTPUTS, Product, Runner, first_line
-from pipeline.errors import DataError, UsageError
+from pipeline.artifacts.product import INPUT, METADATA, OUTPUTS, Product, Runner
+from pipeline.errors import DataError, UsageError, first_line
 
 EXAMPLES = 2
 """Images to trace with: a batch of one would be taken for a constant."""

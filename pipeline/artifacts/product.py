@@ -51,8 +51,3 @@ class Format(Protocol):
         Raises:
             DataError: if it cannot be run.
         """
-
-
-def first_line(error: BaseException) -> str:
-    """Return what another library says of an error, without its pages of advice."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

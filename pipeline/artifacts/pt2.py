@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts.product import METADATA, Product, Runner, first_line
-from pipeline.errors import DataError
+from pipeline.artifacts.product import METADATA, Product, Runner
+from pipeline.errors import DataError, first_line
 
 EXAMPLES = 2
 """Images to trace with: a batch of one would be taken for a constant."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.artifacts.description import FORMAT, FORMAT_VERSION
-from pipeline.artifacts.product import METADATA, Product, Runner, first_line
+from pipeline.artifacts.product import METADATA, Product, Runner
 from pipeline.backbones.backbone import load_backbone
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.digest import is_sealed, seal
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.fusion import fused_network, image_model
 from pipeline.heads.reading import head_of
 

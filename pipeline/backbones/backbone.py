@@ -10,7 +10,7 @@ from pipeline.backbones.family import Built
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.registry import TORCHVISION, find_family
 from pipeline.backbones.weights import SEED, state_digest
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -240,6 +240,6 @@ def _explained(name: str, size: int) -> Iterator[None]:
         yield
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         raise UsageError(
-            f"{name} cannot take images of {size} px: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"{name} cannot take images of {size} px: {first_line(error)}",
             "`pipeline backbones` shows the size each was made for: pass --image-size.",
         ) from error

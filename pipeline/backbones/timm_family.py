@@ -9,7 +9,7 @@ from pipeline.backbones.cut import input_width
 from pipeline.backbones.family import BackboneInfo, Built
 from pipeline.backbones.preprocess import BORDER, SHORTEST, SQUASH, Preprocess
 from pipeline.backbones.weights import DEFAULT, RANDOM, fill, read_asked
-from pipeline.errors import DataError, UsageError, nearest
+from pipeline.errors import DataError, UsageError, first_line, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +101,7 @@ class TimmFamily:
                 raise
             raise DataError(
                 f"the weights of {self.prefix}{full} are not on this disk and could not be downloaded: "
-                f"{(str(error).splitlines() or [type(error).__name__])[0]}",
+                f"{first_line(error)}",
                 "Connect once, or pass --weights FILE (a .safetensors or .pth state dict), or --weights none.",
             ) from error
         classifiers = _classifiers(network)
@@ -169,7 +169,7 @@ def _create(full: str, image_size: int | None, *, pretrained: bool) -> "nn.Modul
         if not more:
             raise
         raise UsageError(
-            f"timm/{full} cannot be built for images of {image_size} px: {(str(error).splitlines() or [''])[0]}",
+            f"timm/{full} cannot be built for images of {image_size} px: {first_line(error)}",
             f"It was made for {cfg.input_size[-1]} px: drop --image-size, or try a multiple of its patches.",
         ) from error
     return network

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DataError, UsageError, nearest
+from pipeline.errors import DataError, UsageError, first_line, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,7 +75,7 @@ def read_state(path: Path) -> Mapping[str, "Tensor"]:
     except Exception as error:
         if "weights_only" in str(error):  # its advice is to load the file without protection
             raise DataError(f"{path} is of a format whose loading could run code, and is refused", SAFE) from error
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise DataError(f"{path} is not a whole PyTorch file: {said}") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]

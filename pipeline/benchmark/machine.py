@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.engines import default_threads
+from pipeline.threads import default_threads
 from pipeline.versions import versions
 
 CPU_INFO = Path("/proc/cpuinfo")

@@ -38,10 +38,23 @@ from pipeline.console import Screen
 @click.option("--image-size", type=int, help="Pixels of a side the network sees.  [default: the weights' own]")
 @click.option("--mean", type=Numbers(), help="Of pixels in [0, 1], one or three.  [default: the weights' own]")
 @click.option("--std", type=Numbers(), help="As --mean.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "tf32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What the network computes in; another is another feature space.",
+)
 @click.option("--store-dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option("--batch-size", type=int, help="Images a forward pass.  [default: 64]")
 @device_option
-@click.option("--engine", type=click.Choice(["auto", "reference"]), default="auto", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "reference", "eager", "compile", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="How the network is run; auto takes what finishes soonest, start-up included.",
+)
 @click.option("--workers", type=int, help="Loading processes.  [default: one a core]")
 @cache_dir_option
 @click.option("--shard-rows", type=int, help="Rows a shard.  [default: 32 MB worth]")

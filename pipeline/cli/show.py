@@ -54,7 +54,9 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
             "backbone": f"{plan.backbone} · weights {plan.weights} · {layer}",
             "images": f"{side} to {process['resize']} px, central {process['crop']} px, {process['interpolation']} · "
             f"mean {mean} · std {std} · from {plan.preprocess_from}",
-            "compute": f"{plan.device} · engine {plan.engine} · float32 · batch {plan.batch_size}"
+            "compute": f"{plan.device} · engine {plan.engine}"
+            + (f" ({plan.engine_why})" if plan.engine_why else "")
+            + f" · {plan.dtype} · batch {plan.batch_size}"
             + (f" · {count(plan.threads, 'thread')}" if plan.threads else ""),
             **cache,
         }
@@ -69,6 +71,8 @@ def show_extracted(screen: Screen, result: ExtractResult) -> None:
     for one in each:
         if one.rounding is not None and one.rounding["rows"]:
             screen.note(rounding_line(one.rounding))
+        if one.deviation is not None and one.computed:
+            screen.note(deviation_line(one.deviation))
     lines = [_extracted_line(one, layer=len(each) > 1) for one in each]
     screen.result(result.to_json(), *lines, brief="\n".join(one.cache for one in each))
 
@@ -80,6 +84,14 @@ def _extracted_line(result: ExtractResult, *, layer: bool) -> str:
         + (f"{result.layer} · " if layer else "")
         + f"{result.rows:,} rows x {result.dim:,} features ({splits}) · "
         f"computed {result.computed:,}, reused {result.reused:,} in {duration(result.seconds)}"
+    )
+
+
+def deviation_line(deviation: dict[str, Any]) -> str:
+    """Return how far an engine is from the plain module, in one line."""
+    return (
+        f"{'engine':<10}{deviation['engine']} in {deviation['dtype']} against the plain float32 module on the first "
+        f"{count(deviation['rows'], 'image')}: within {deviation['relative']:.1e} of the largest feature"
     )
 
 
@@ -219,7 +231,9 @@ def show_evaluated(screen: Screen, result: EvaluateResult) -> None:
         lines.append(f"[bold]worst[/bold] {confused}")
     if result.end_to_end is not None:
         e = result.end_to_end
-        verdict = "[green]the same model[/green]" if e.holds else "[red]not the same model[/red]"
+        low = e.precision != "float32"
+        other = f"[yellow]as near as {e.precision} features are[/yellow]" if low else "[red]not the same model[/red]"
+        verdict = "[green]the same model[/green]" if e.holds else other
         lines.append(
             f"[bold]end to end[/bold]  accuracy {percent(e.accuracy)} · predictions equal "
             f"{percent(e.prediction_agreement)} · logits within {e.max_abs_logit_difference:.1e} · "

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.backbones.engines import cpu_threads
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import within_rounding
 from pipeline.loading.loader import Loader
 from pipeline.loading.worker import OK
 from pipeline.store.entry import Entry
+from pipeline.threads import cpu_threads
 from pipeline.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,12 @@ def _compare(job: Job, rows: np.ndarray, made_with: tuple[str, ...]) -> bool:
             usable[batch.rows] &= np.array([item.outcome == OK for item in batch.loaded])
             batch.pixels[len(batch.rows) :] = 0
             with cpu_threads(job.recipe.threads):
-                fresh[batch.rows] = job.engine.features(batch.pixels)[: len(batch.rows)].astype(fresh.dtype)
+                fresh[batch.rows] = job.features(batch.pixels)[: len(batch.rows)].astype(fresh.dtype)
             loader.release(batch)
     scale = float(np.abs(fresh[usable].astype(np.float64)).max(initial=0.0))
     gap = float(np.abs(fresh[usable].astype(np.float64) - cached[usable]).max(initial=0.0))
     was = ", ".join(f"{name} {version}" for name, version in zip(_computing(job), made_with, strict=True))
-    if within_rounding(gap, scale, job.space.store_dtype):
+    if within_rounding(gap, scale, job.space.store_dtype, job.space.dtype):
         logger.info("rows made with %s agree with this installation within %.1e", was, gap)
         return True
     logger.warning(

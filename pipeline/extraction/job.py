@@ -1,7 +1,7 @@
 """What is to be done: the listing, the backbone's space, the pinned recipe, and what is known already."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.engines import ENGINES, Engine, default_threads, make_engine
 from pipeline.device import resolve_device
 from pipeline.digest import array_digest
 from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.extraction.deviation import CheckedEngine, Deviation, checked_engine
 from pipeline.extraction.precision import Judge
+from pipeline.extraction.recipe import Wishes, pinned_recipe, wished_recipe
 from pipeline.extraction.together import SharedPass
-from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS, Loader, auto_workers
+from pipeline.loading.loader import Loader, auto_workers
 from pipeline.sources.source import TEST, TRAIN, UNLABELLED, ArrayPayload, Listing, Payload, Source
 from pipeline.sources.split import drawn
 from pipeline.store.commit import remove_leftovers
-from pipeline.store.key import STORE_DTYPES, FeatureSpace, Recipe, entry_id, plan_id, shard_rows_for
+from pipeline.store.graphs import GraphFolder
+from pipeline.store.key import STORE_DTYPES, FeatureSpace, Recipe, entry_id, plan_id
 from pipeline.store.prune import work_leftovers
 from pipeline.store.rows import RowIndex, index_rows
 from pipeline.store.shard import ShardRows
@@ -28,31 +30,7 @@ from pipeline.store.work import Record, WorkFolder
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 64
 SPLIT_SEED = 0
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What a user may say about how an extraction is done; None leaves it to the pinned recipe or defaults."""
-
-    batch_size: int | None = None
-    device: str = "auto"
-    engine: str = "auto"
-    workers: int | None = None
-    shard_rows: int | None = None
-    test_fraction: float = 0.1
-    image_timeout: float = IMAGE_TIMEOUT_SECONDS
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "workers", "shard_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
-        if self.engine not in ("auto", *ENGINES):
-            raise UsageError(f"unknown engine {self.engine!r}", f"Known: auto, {', '.join(ENGINES)}")
-        if not 0 <= self.test_fraction < 1:
-            raise UsageError(f"test-fraction must be at least 0 and below 1, not {self.test_fraction}")
 
 
 @dataclass
@@ -84,6 +62,12 @@ class Job:
     """A head whose predictions tell what rounding to the stored dtype costs."""
     shared: SharedPass | None = None
     """What the jobs of other layers in the same pass have computed."""
+    deviation: Deviation | None = None
+    """How far the engine is from the untouched module, once a batch was computed."""
+    engine_why: str = ""
+    """Why this engine, for people."""
+    images_per_second: float | None = None
+    """Of the engine's bare forward pass, if it was measured."""
 
     @property
     def shards(self) -> int:
@@ -94,6 +78,14 @@ class Job:
         """Return the listing rows of a shard."""
         first = number * self.recipe.shard_rows
         return slice(first, min(first + self.recipe.shard_rows, len(self.listing)))
+
+    def rows_known(self) -> int:
+        """Return how many rows lie in the cache already, as far as that is known without opening images."""
+        return int((self.known & (self.rows.find(self.digests)[:, 0] >= 0)).sum())
+
+    def rows_to_compute(self) -> int:
+        """Return how many rows are to be computed at most: a file not read yet may turn out to be known."""
+        return len(self.listing) - self.rows_known()
 
     def payload(self, row: int) -> Payload:
         """Return the way to the pixels of a listing row."""
@@ -107,21 +99,44 @@ class Job:
         return index_rows(self.root, self.space, recipe=self.recipe, engine_only=self.wishes.engine != "auto")
 
     @cached_property
-    def engine(self) -> Engine:
-        """The engine of the recipe, on its device.
+    def engine(self) -> CheckedEngine:
+        """The engine of the recipe, on its device; its first batch is compared with the untouched module's.
 
         Raises:
             CacheError: if the work was started with an engine of another version.
         """
-        engine = make_engine(
-            self.recipe.engine, self.backbone.network, self.backbone.preprocess, resolve_device(self.wishes.device)
-        )
+        engine = self.make_engine(self.recipe.engine)
         if engine.version != self.recipe.engine_version:
             raise CacheError(
                 f"this extraction was started with {self.recipe.engine_version}, here is {engine.version}",
                 "Finish it there, or pass --restart to begin anew.",
             )
         return engine
+
+    def make_engine(self, name: str) -> CheckedEngine:
+        """Return an engine for this backbone, on the device and in the dtype asked for."""
+        return checked_engine(
+            name,
+            self.backbone.network,
+            self.backbone.preprocess,
+            resolve_device(self.wishes.device),
+            dtype=self.space.dtype,
+            threads=self.recipe.threads,
+            graphs=GraphFolder(self.root, self.space.sha256),
+        )
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Take another batch size; shards still end with a batch. Only before the recipe is pinned."""
+        rows = max(batch_size, self.recipe.shard_rows // batch_size * batch_size)
+        if batch_size != self.recipe.batch_size:
+            self.recipe = replace(self.recipe, batch_size=batch_size, shard_rows=rows)
+            self.__dict__.pop("engine", None)
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Return float32 features (b, *row_shape) of uint8 images (b, h, w, 3)."""
+        found = self.engine.features(pixels)
+        self.deviation = self.engine.deviations[0] if self.engine.deviations else None
+        return found
 
     @cached_property
     def loader(self) -> Loader:
@@ -239,7 +254,7 @@ def prepare(
         layer=backbone.layer,
         pool=backbone.pool,
         preprocess=backbone.preprocess.to_json(),
-        dtype="float32",
+        dtype=wishes.dtype,
         store_dtype=store_dtype,
         row_shape=backbone.row_shape,
     )
@@ -247,7 +262,7 @@ def prepare(
     if restart:
         work.discard()
     recipe = work.pinned()
-    recipe = _wished_recipe(space, wishes) if recipe is None else _pinned_recipe(recipe, wishes)
+    recipe = wished_recipe(space, wishes) if recipe is None else pinned_recipe(recipe, wishes)
     if beside is None:
         digests, known = _known_digests(source, listing, root, rehash=rehash)
     else:
@@ -285,43 +300,6 @@ def _check_classes(listing: Listing) -> None:
             f"the source has {len(listing.classes)} class ({', '.join(listing.classes)}); a classifier needs two",
             "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
         )
-
-
-def _wished_recipe(space: FeatureSpace, wishes: Wishes) -> Recipe:
-    import torch
-
-    device = resolve_device(wishes.device)
-    batch_size = wishes.batch_size or BATCH_SIZE
-    return Recipe(
-        engine="reference" if wishes.engine == "auto" else wishes.engine,
-        engine_version=f"torch {torch.__version__}",
-        device=device.type,
-        threads=default_threads() if device.type == "cpu" else 0,
-        batch_size=batch_size,
-        shard_rows=wishes.shard_rows or shard_rows_for(space.row_bytes, batch_size),
-    )
-
-
-def _pinned_recipe(pinned: Recipe, wishes: Wishes) -> Recipe:
-    """Check what was asked for against the recipe this extraction was started with."""
-    asked = {"engine": wishes.engine, "device": wishes.device.partition(":")[0]}
-    for name, value in asked.items():
-        if value not in ("auto", getattr(pinned, name)):
-            raise CacheError(
-                f"this extraction was started with {name} {getattr(pinned, name)}, you ask for {value}",
-                f"Drop --{name} to finish it, or pass --restart to begin anew.",
-            )
-    for name in ("batch_size", "shard_rows"):
-        value = getattr(wishes, name)
-        if value not in (None, getattr(pinned, name)):
-            flag = name.replace("_", "-")
-            logger.warning(
-                "going on with %s %d, which this extraction was started with; --restart begins anew with %d",
-                flag,
-                getattr(pinned, name),
-                value,
-            )
-    return pinned
 
 
 def _known_digests(source: Source, listing: Listing, root: Path, *, rehash: bool) -> tuple[np.ndarray, np.ndarray]:

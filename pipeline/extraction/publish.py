@@ -142,8 +142,10 @@ def _groups(job: Job) -> list[str] | None:
 def _manifest(job: Job, done: _Done, command: str) -> dict[str, Any]:
     """Return the fields of the manifest that the store does not know by itself."""
     rounding = _rounding(done.records)
+    deviation = _deviation(done.records)
     return {
         **({"rounding": rounding.to_json()} if rounding is not None else {}),
+        **({"deviation": deviation} if deviation is not None else {}),
         "id": done.id,
         "space": job.space.to_json(),
         "space_sha256": job.space.sha256,
@@ -175,6 +177,12 @@ def _rounding(records: list[Record]) -> Rounding | None:
     for part in measured:
         total.merge(part)
     return total if measured else None
+
+
+def _deviation(records: list[Record]) -> dict[str, Any] | None:
+    """Return the largest deviation of an engine from the plain module that any process measured for these shards."""
+    measured = [record.facts["deviation"] for record in records if "deviation" in record.facts]
+    return max(measured, key=lambda one: float(one["relative"]), default=None)
 
 
 def save_stat_index(job: Job, records: list[Record]) -> None:

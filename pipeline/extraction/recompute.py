@@ -5,17 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.engines import cpu_threads, make_engine
 from pipeline.device import resolve_device
+from pipeline.engines.registry import make_engine
 from pipeline.errors import CacheError
 from pipeline.extraction.precision import within_rounding
 from pipeline.extraction.reread import reread
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.source import Source
 from pipeline.store.entry import Entry
+from pipeline.store.graphs import GraphFolder
 from pipeline.store.key import Recipe
 from pipeline.store.samples import SampleTable
 from pipeline.store.shard import USABLE, ShardRows
+from pipeline.threads import cpu_threads
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Recomputed:
     store_dtype: str
     worst: str
     """Id of the sample that differs most."""
+    dtype: str = "float32"
+    """What the entry was computed in."""
 
     @property
     def holds(self) -> bool:
         """Whether the rows agree up to rounding."""
-        return within_rounding(self.max_abs_difference, self.scale, self.store_dtype)
+        return within_rounding(self.max_abs_difference, self.scale, self.store_dtype, self.dtype)
 
 
 def recompute_rows(
@@ -57,7 +61,15 @@ def recompute_rows(
     """
     recipe = Recipe.from_json(entry.manifest["recipe"])
     where = resolve_device(device if device != "auto" else recipe.device)
-    engine = make_engine(recipe.engine, backbone.network, backbone.preprocess, where)
+    engine = make_engine(
+        recipe.engine,
+        backbone.network,
+        backbone.preprocess,
+        where,
+        dtype=entry.space.dtype,
+        threads=recipe.threads,
+        graphs=GraphFolder(entry.path.parent, entry.space.sha256),
+    )
     features = np.zeros((len(rows), *entry.space.row_shape), entry.space.store_dtype)
     batches = reread(
         source,
@@ -102,6 +114,7 @@ def check_rows(
         max_abs_difference=float(gap.max(initial=0.0)),
         scale=float(np.abs(flat_fresh).max(initial=0.0)),
         store_dtype=entry.space.store_dtype,
+        dtype=entry.space.dtype,
         worst=table.ids[int(rows[gap.argmax()])] if len(rows) else "",
     )
 

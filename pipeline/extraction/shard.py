@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.backbones.engines import cpu_threads
 from pipeline.errors import DataError
 from pipeline.extraction.compat import trust_rows
 from pipeline.extraction.job import Job
@@ -18,6 +17,7 @@ from pipeline.store.rows import ShardRef
 from pipeline.store.shard import BAD, USABLE, ShardRows
 from pipeline.store.statindex import ROW, stat_rows
 from pipeline.store.work import Record
+from pipeline.threads import cpu_threads
 from pipeline.versions import versions
 
 OnRows = Callable[[int, int, int], None]
@@ -100,6 +100,7 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
             "versions": versions(),
             "seconds": written - started,
             **({"rounding": shard.rounding.to_json()} if shard.rounding is not None else {}),
+            **({"deviation": job.deviation.to_json()} if shard.computed and job.deviation is not None else {}),
         },
         equal=job.rows.paths_by_sha256(),
         stale=before.sha256 if before else None,
@@ -286,7 +287,7 @@ def _forward(job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, 
     started = time.perf_counter()
     with cpu_threads(job.recipe.threads):
         if job.shared is None:
-            features = job.engine.features(pixels)
+            features = job.features(pixels)
         else:
             digests = [(place, shard.rows.digests[row].tobytes()) for place, row in rows]
             features = job.shared.forward(job, pixels, digests)

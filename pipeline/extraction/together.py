@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backbones.engines import Engine, make_engine
 from pipeline.device import resolve_device
+from pipeline.extraction.deviation import CheckedEngine, checked_engine
+from pipeline.store.graphs import GraphFolder
 
 if TYPE_CHECKING:
     from pipeline.extraction.job import Job
@@ -30,7 +31,7 @@ class SharedPass:
     """Why the image of a listing row cannot be used."""
     stats: list[np.ndarray] = field(default_factory=list)
     """Stat fields of the files that were read."""
-    engines: dict[tuple[str, ...], Engine] = field(default_factory=dict)
+    engines: dict[tuple[str, ...], CheckedEngine] = field(default_factory=dict)
 
     def begin(self, waiting: "list[Job]") -> None:
         """Turn to the next shard."""
@@ -44,11 +45,14 @@ class SharedPass:
         places = [place for place, one in enumerate(self.waiting) if one is job]
         jobs = self.waiting[places[0] :] if places else []
         if len(jobs) < 2:
-            return job.engine.features(pixels)
+            return job.features(pixels)
         keys = tuple(key_of(one) for one in jobs)
         if keys not in self.engines:
             self.engines[keys] = _joint_engine(jobs)
-        found = dict(zip(keys, self.engines[keys].all_features(pixels), strict=True))
+        engine = self.engines[keys]
+        found = dict(zip(keys, engine.all_features(pixels), strict=True))
+        for one, deviation in zip(jobs, engine.deviations, strict=False):  # none of the reference engine
+            one.deviation = deviation
         mine = found.pop(keys[0])
         for place, digest in digests:
             self.features[digest] = found, place
@@ -87,9 +91,16 @@ def align(jobs: "Sequence[Job]") -> None:
             job.recipe = replace(job.recipe, shard_rows=rows)
 
 
-def _joint_engine(jobs: "list[Job]") -> Engine:
+def _joint_engine(jobs: "list[Job]") -> CheckedEngine:
     from pipeline.backbones.backbone import together
 
     first = jobs[0]
-    network = together([job.backbone for job in jobs])
-    return make_engine(first.recipe.engine, network, first.backbone.preprocess, resolve_device(first.wishes.device))
+    return checked_engine(
+        first.recipe.engine,
+        together([job.backbone for job in jobs]),
+        first.backbone.preprocess,
+        resolve_device(first.wishes.device),
+        dtype=first.space.dtype,
+        threads=first.recipe.threads,
+        graphs=GraphFolder(first.root, " ".join(job.space.sha256 for job in jobs)),
+    )

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.errors import DataError, UsageError
 from pipeline.heads.balance import BalancedRows, balanced_weights
+from pipeline.heads.direct import direct_steps
 from pipeline.heads.settings import HeadSettings
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ class _Loop:
         self, network: "nn.Module", x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, settings: HeadSettings
     ) -> None:
         self.network, self.x, self.y, self.settings = network, x, y, settings
+        self.direct = direct_steps(network, x, y, settings)
         self.optimizer = _optimizer(network, settings)
         self.weights = balanced_weights(y[train], n_classes) if settings.class_weight == "balanced" else None
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
@@ -179,6 +181,8 @@ class _Loop:
 
     def epoch(self, order: "Tensor") -> tuple[float, float]:
         """Take the steps of one epoch over rows in this order; return mean loss and accuracy."""
+        if self.direct is not None:
+            return self.direct.epoch(order, self._next_rate)
         import torch
         from torch.nn import functional
 
@@ -195,26 +199,27 @@ class _Loop:
             )
             self.optimizer.zero_grad()
             loss.backward()
-            self._set_rate()
+            rate = self._next_rate()
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             self.optimizer.step()
             total += loss.detach() * len(rows)
             right += (logits.detach().argmax(1) == labels).sum()
         return float(total) / len(order), int(right) / len(order)
 
-    def _set_rate(self) -> None:
-        """Set the learning rate of the next step; a constant one is left alone."""
+    def _next_rate(self) -> float:
+        """Return the learning rate of the next step."""
         settings = self.settings
         if settings.schedule == "constant" and not settings.warmup_epochs:
-            return
+            return settings.lr
         factor = rate_factor(
             self.step,
             settings.epochs * self.steps_an_epoch,
             settings.warmup_epochs * self.steps_an_epoch,
             cosine=settings.schedule == "cosine",
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr * factor
         self.step += 1
+        return settings.lr * factor
 
 
 def rate_factor(step: int, steps: int, warmup: int, *, cosine: bool) -> float:

@@ -11,8 +11,9 @@ from typing import Any
 
 from pipeline.backbones.backbone import cut_original, load_original
 from pipeline.errors import UsageError
-from pipeline.extraction.job import Job, Wishes, prepare
+from pipeline.extraction.job import Job, prepare
 from pipeline.extraction.precision import Judge
+from pipeline.extraction.recipe import Wishes
 from pipeline.launch.jobs import run_jobs
 from pipeline.launch.plan import Plan
 from pipeline.launch.result import ExtractResult
@@ -35,6 +36,7 @@ def extract(
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    dtype: str = "float32",
     store_dtype: str = "float32",
     batch_size: int | None = None,
     device: str = "auto",
@@ -77,10 +79,12 @@ def extract(
         image_size: pixels of a side of what the network sees; default as the weights'.
         mean: of pixels in [0, 1], one value or three; default as the weights'.
         std: as `mean`.
+        dtype: what the network computes in: `float32`, `bfloat16`, or on CUDA `tf32` or `float16`.
         store_dtype: `float32` or `float16`, how rows are stored.
         batch_size: images a forward pass, 64 unless an extraction was started with another.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        engine: `auto` or `reference`.
+        engine: `reference` (the plain module), `eager`, `compile`, `openvino`, or `auto`: the one that finishes this
+            extraction soonest, start-up included.
         workers: loading processes, by default one a core.
         cache_dir: the cache root.
         shard_rows: rows a shard, by default 32 MB worth.
@@ -119,7 +123,7 @@ def extract(
     else:
         root = Path(data_root) if data_root is not None else None
         opened = open_source(str(source), data_root=root, follow_symlinks=follow_symlinks, reading=reading)
-    wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout)
+    wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout, dtype)
     original = load_original(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
     jobs: list[Job] = []
     for network in cut_original(original, list(dict.fromkeys([layer, *beside])), pool):

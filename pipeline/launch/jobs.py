@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from pipeline.errors import CacheError
+from pipeline.extraction.choosing import choose_engine, fit_batch
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job
 from pipeline.extraction.publish import check_images, publish, save_stat_index, whole_entry
@@ -45,6 +46,9 @@ def run_jobs(
     todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
     if len(todo) > 1:
         align(todo)
+    unpinned = [job for job in todo if job.work.pinned() is None]
+    if unpinned and unpinned[0].wishes.engine == "auto":
+        choose_engine(unpinned)
     plans = [plan_of(job, None if found is None else found[0]) for job, found in zip(jobs, finished, strict=True)]
     for plan in plans:
         if on_plan is not None:
@@ -53,6 +57,8 @@ def run_jobs(
     if todo:
         todo[0].backbone.check_image_size()
         check_disk(plans)
+        if unpinned:
+            fit_batch(unpinned)
         for job in todo:
             job.begin()
         for group in share(todo):

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.errors import CacheError
 from pipeline.extraction.job import Job
 from pipeline.store.entry import Entry
-from pipeline.store.key import SPLITS
+from pipeline.store.key import SPLITS, Recipe
 
 SPARE = 1.05
 """Disk space asked for beside the rows themselves."""
@@ -35,6 +35,11 @@ class Plan:
     preprocess_from: str
     device: str
     engine: str
+    engine_why: str
+    """Why this one, with what was measured; empty where nothing was to be chosen."""
+    images_per_second: float | None
+    """Of the engine's bare forward pass, where it was measured."""
+    dtype: str
     batch_size: int
     threads: int
     store_dtype: str
@@ -61,7 +66,8 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
     known = bool(job.known.all())
     done = 0 if entry is not None else len(job.work.records())
     there = next(folder for folder in (job.root, *job.root.absolute().parents) if folder.exists())
-    found = int((job.known & (job.rows.find(job.digests)[:, 0] >= 0)).sum()) if entry is None else entry.rows
+    found = job.rows_known() if entry is None else entry.rows
+    recipe = job.recipe if entry is None else Recipe.from_json(entry.manifest["recipe"])
     return Plan(
         source=job.source.spec,
         kind=str(job.source.describe()["kind"]),
@@ -76,10 +82,13 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         row_shape=job.space.row_shape,
         preprocess=job.backbone.preprocess.to_json(),
         preprocess_from=job.backbone.preprocess_from,
-        device=job.recipe.device,
-        engine=job.recipe.engine,
-        batch_size=job.recipe.batch_size,
-        threads=job.recipe.threads,
+        device=recipe.device,
+        engine=recipe.engine,
+        engine_why=job.engine_why if entry is None else "",
+        images_per_second=job.images_per_second,
+        dtype=job.space.dtype,
+        batch_size=recipe.batch_size,
+        threads=recipe.threads,
         store_dtype=job.space.store_dtype,
         space=job.space.sha256,
         cache=entry.id if entry is not None else "",

@@ -28,6 +28,8 @@ class ExtractResult:
     recipe: dict[str, Any]
     rounding: dict[str, Any] | None
     """What storing in float16 cost, over the rows computed: see `extraction.precision.Rounding`."""
+    deviation: dict[str, Any] | None
+    """How far the engine was from the plain module on its first batch: see `extraction.deviation.Deviation`."""
     layer: str
     pool: str
     beside: "tuple[ExtractResult, ...]" = ()
@@ -58,6 +60,7 @@ def result_of(entry: Entry, computed: int, reused: int, started: float) -> Extra
         classes=len(entry.classes),
         recipe=dict(entry.manifest["recipe"]),
         rounding=entry.manifest.get("rounding"),
+        deviation=entry.manifest.get("deviation"),
         layer=entry.space.layer,
         pool=entry.space.pool,
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backbones.engines import cpu_threads, default_threads
 from pipeline.binding import check_space
 from pipeline.errors import UsageError
 from pipeline.features import read_features
@@ -23,6 +22,7 @@ from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.runs import check_run, find_run
 from pipeline.sources.source import FilePayload
 from pipeline.store.catalog import find_entry
+from pipeline.threads import cpu_threads, default_threads
 
 BATCH_SIZE = 64
 AHEAD = 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import CacheError, UsageError
 from pipeline.store.entry import MANIFEST, Entry, open_entry
 
-PLANS, INDEX, QUARANTINE = "plans", "index", "quarantine"
+PLANS, INDEX, QUARANTINE, GRAPHS = "plans", "index", "quarantine", "graphs"
 
 
 def entry_folders(root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.store.catalog import INDEX, PLANS, QUARANTINE, list_entries
+from pipeline.store.catalog import GRAPHS, INDEX, PLANS, QUARANTINE, list_entries
 from pipeline.store.commit import leftovers, remove_folder, remove_leftovers
 from pipeline.store.entry import SHARDS, Entry
 from pipeline.store.verify import STAMP
@@ -27,7 +27,7 @@ class Pruning:
     unfinished: list[Path]
     """Folders of extractions that were not finished."""
     rubbish: list[Path]
-    """Temporary files of killed processes, and damaged files that were set aside."""
+    """Temporary files of killed processes, damaged files that were set aside, graphs long unused."""
     bytes: int
     """Disk space that becomes free: shards that entries share go with the last of them."""
 
@@ -89,6 +89,8 @@ def plan_pruning(
         chosen -= {entry.path for entry in entries[:keep]}
     going = [entry for entry in entries if entry.path in chosen]
     rubbish = find_rubbish(root, older_than or 0.0)
+    if older_than is not None:
+        rubbish += [path for path in sorted((root / GRAPHS).glob("[!.]*")) if now - _last_change(path) > older_than]
     return Pruning(going, unfinished, rubbish, _freed([entry.path for entry in going] + unfinished + rubbish))
 
 
@@ -105,7 +107,7 @@ def find_rubbish(root: Path, older_than: float = 0.0) -> list[Path]:
 def work_leftovers(root: Path) -> list[Path]:
     """Return what killed extractions left where extractions write."""
     inner = [folder for plan in plan_folders(root) for folder in (plan, plan / "records", plan / SHARDS)]
-    return leftovers([root, root / PLANS, root / INDEX, *inner])
+    return leftovers([root, root / PLANS, root / INDEX, root / GRAPHS, *inner])
 
 
 def plan_folders(root: Path) -> list[Path]:

@@ -87,7 +87,7 @@ CHANGES = {
     "rows a shard, and a file added": Change(c.added("corn/zz.bmp", shard_rows=8), computed=1, shared=0),
     "threads": Change(c.all_cores, **KNOWN),
     "threads, and a file added": Change(c.all_cores_and_added, computed=1),
-    "workers, engine and device by name": Change(c.options(workers=2, engine="reference", device="cpu"), **KNOWN),
+    "workers, engine and device by name": Change(c.options(workers=2, engine="eager", device="cpu"), **KNOWN),
     "what bad images do": Change(c.options(on_bad_image="fail"), **KNOWN),
     "another cache root": Change(c.another_cache, same=True, remade=SHARDS, **ALL),
     "restart": Change(c.options(restart=True), same=True, remade=SHARDS, **ALL),

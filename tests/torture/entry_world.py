@@ -15,13 +15,15 @@ from conftest import SPACE, make_image
 
 import pipeline
 from pipeline.backbones.backbone import Backbone, load_backbone
-from pipeline.backbones.engines import Engine, cpu_threads, make_engine
 from pipeline.device import resolve_device
+from pipeline.engines.engine import Engine
+from pipeline.engines.registry import make_engine
 from pipeline.launch.result import ExtractResult
 from pipeline.loading.decode import decode
 from pipeline.sources.folder import FolderSource
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.statindex import StatIndex, stat_rows
+from pipeline.threads import cpu_threads
 
 OPTIONS: dict[str, Any] = {
     **SPACE, "batch_size": 4, "shard_rows": 4, "workers": 1, "test_fraction": 0.5,
@@ -123,7 +125,7 @@ def engine(space: tuple[Any, ...]) -> tuple[Backbone, Engine]:
     """Return the network of a backbone, weights, image size, mean and std."""
     backbone, weights, size, mean, std = space
     network = load_backbone(backbone, weights=weights, image_size=size, mean=mean, std=std)
-    return network, make_engine("reference", network.network, network.preprocess, resolve_device("cpu"))
+    return network, make_engine("eager", network.network, network.preprocess, resolve_device("cpu"))
 
 
 @cache

@@ -11,8 +11,9 @@ from scenes import Scene
 from works import CLASSES, FRUIT, PHOTOS, RECIPE, RELABELLED, SPACE, OnPromise, commit, extract, nothing
 
 from pipeline.errors import CacheError
-from pipeline.extraction.job import Job, Wishes
+from pipeline.extraction.job import Job
 from pipeline.extraction.publish import publish
+from pipeline.extraction.recipe import Wishes
 from pipeline.sources.source import Listing
 from pipeline.store.entry import open_entry
 from pipeline.store.verify import find_damage

@@ -16,8 +16,9 @@ from torch import nn
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.weights import state_digest
-from pipeline.extraction.job import Job, Wishes, prepare
+from pipeline.extraction.job import Job, prepare
 from pipeline.extraction.publish import publish, whole_entry
+from pipeline.extraction.recipe import Wishes
 from pipeline.extraction.shard import extract_shard, request_shard
 from pipeline.launch.plan import plan_of
 from pipeline.sources.source import TRAIN, ArrayPayload, Listing

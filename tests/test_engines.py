@@ -11,16 +11,12 @@ import torch
 
 import pipeline
 from pipeline.backbones.backbone import load_backbone
-from pipeline.backbones.engines import (
-    ENGINES,
-    ReferenceEngine,
-    cpu_threads,
-    default_threads,
-    exact_float32,
-    make_engine,
-)
 from pipeline.backbones.memory import keep_memory
 from pipeline.backbones.preprocess import Preprocess
+from pipeline.engines.engine import float32_products
+from pipeline.engines.reference import ReferenceEngine
+from pipeline.engines.registry import ENGINES, make_engine
+from pipeline.threads import cpu_threads, default_threads
 
 CPU = torch.device("cpu")
 ROOT = Path(pipeline.__file__).parents[1]
@@ -87,13 +83,13 @@ def test_exact_float32_is_exact_inside_and_as_it_was_outside():
     try:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
-        with exact_float32():
+        with float32_products():
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
             assert torch.backends.cudnn.conv.fp32_precision == "ieee"
             assert torch.backends.cudnn.deterministic
             assert not torch.backends.cudnn.benchmark
         assert torch.get_float32_matmul_precision() == "high"
-        with pytest.raises(RuntimeError, match="size"), exact_float32():
+        with pytest.raises(RuntimeError, match="size"), float32_products():
             torch.zeros(2) @ torch.zeros(3)
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32
@@ -108,7 +104,7 @@ def test_exact_float32_works_for_who_uses_torchs_new_switches():
     before = switch.fp32_precision
     try:
         switch.fp32_precision = "tf32"
-        with exact_float32():
+        with float32_products():
             assert switch.fp32_precision == "ieee"
         assert switch.fp32_precision == "tf32"
     finally:
