@@ -7,7 +7,8 @@ from pipeline.benchmark.machine import Machine
 from pipeline.benchmark.timing import Spread
 
 SECONDS, IMAGES_A_SECOND, TIMES, SHARE, BYTES, BYTES_A_SECOND = "s", "images/s", "times", "share", "bytes", "bytes/s"
-EXPONENT = "exponent"
+NAME_WIDTH = 34
+EPOCHS, EXPONENT = "epochs", "exponent"
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Figure:
     """One measured value."""
 
     name: str
-    """At most 38 characters, so that the table fits 80 columns."""
+    """At most NAME_WIDTH characters, so that a table fits 80 columns."""
     unit: str
     spread: Spread
     at_least: float | None = None
@@ -23,6 +24,10 @@ class Figure:
     """What docs/PERFORMANCE.md asks of the median, at the sizes and inputs it names."""
     note: str = ""
     """What a reader must know of how it was come by."""
+
+    def __post_init__(self) -> None:
+        if len(self.name) > NAME_WIDTH:
+            raise ValueError(f"{self.name!r} is longer than {NAME_WIDTH} characters")
 
     @property
     def met(self) -> bool | None:

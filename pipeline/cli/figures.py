@@ -2,12 +2,12 @@
 
 from pipeline.benchmark.figures import BYTES, BYTES_A_SECOND, IMAGES_A_SECOND, SECONDS, TIMES, Claim, Figure
 from pipeline.benchmark.machine import Machine
-from pipeline.console import Screen, plain, size
+from pipeline.console import LABEL_WIDTH, Screen, plain, size
 
 COLUMNS = ("measured", "median", "low – high", "n", "goal")
 SCALES = {
     SECONDS: ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
-    BYTES: ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
+    BYTES: ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
     BYTES_A_SECOND: ((1e9, "GB/s"), (1e6, "MB/s")),
     IMAGES_A_SECOND: ((1.0, "img/s"),),
     TIMES: ((1.0, "x"),),
@@ -16,18 +16,19 @@ SCALES = {
 
 
 def show_machine(screen: Screen, machine: Machine, date: str) -> None:
-    """Say what the figures are measured on."""
+    """Say what the figures are measured on; nothing with --json or -q."""
+    if screen.json or screen.quiet:
+        return
     versions = dict(machine.versions)
     python = versions.pop("python")
-    screen.facts(
-        {
-            "machine": f"{machine.cpu} · {machine.cores} cores to use · {size(machine.memory)}",
-            "gpu": machine.gpu or "none that torch can use",
-            "system": f"{machine.system} · Python {python}",
-            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-            "date": date,
-        }
-    )
+    lines = {
+        "machine": f"{machine.cpu} · {machine.cores} cores to use · {size(machine.memory)}",
+        "gpu": machine.gpu or "none that torch can use",
+        "system": f"{machine.system} · Python {python}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "date": date,
+    }
+    screen.result(None, *(f"{name:<{LABEL_WIDTH}}{plain(text)}" for name, text in lines.items()))
 
 
 def show_claim(screen: Screen, claim: Claim) -> None:
@@ -67,4 +68,4 @@ def _goal(figure: Figure) -> str:
     if figure.met is None:
         return ""
     sign, limit = ("≥", figure.at_least) if figure.at_least is not None else ("≤", figure.at_most)
-    return f"{sign} {limit:,} {'met' if figure.met else 'missed'}"
+    return f"{sign} {limit:,} {'yes' if figure.met else 'no'}"
