@@ -17,7 +17,6 @@ from pipeline.heads.logistic import solve_logistic
 from pipeline.heads.minibatch import Epoch, OnEpoch, measure, threads_for, train_network
 from pipeline.heads.mlp import MLPHead
 from pipeline.heads.neighbours import NeighboursHead, fit_neighbours
-from pipeline.heads.objective import CHUNK_ELEMENTS
 from pipeline.heads.ridge import ridge_path
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.transform import Transform, fit_transform
@@ -102,7 +101,7 @@ def solver_threads(settings: HeadSettings, dim: int, n_classes: int) -> int:
     """Return CPU threads for a solver's products; 0 is torch's own number."""
     if settings.solver == "minibatch":
         return threads_for(settings.batch_size, dim, settings.hidden or n_classes)
-    return threads_for(CHUNK_ELEMENTS // dim, dim, n_classes) if settings.solver == "exact" else 0
+    return 0
 
 
 def _minibatch(problem: Problem, transform: Transform, settings: HeadSettings, on_epoch: OnEpoch | None) -> Solved:
