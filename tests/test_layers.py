@@ -20,7 +20,7 @@ HOUSE = [
     {"metrics", "selection", "runs", "model", "origin"},
     {"fusion", "binding", "saving"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts"},
-    {"experiment", "demo", "doctor"},
+    {"experiment", "sweeping", "demo", "doctor"},
     {"console"},
     {"cli"},
     {"__main__"},

@@ -16,8 +16,9 @@ import numpy as np
 
 from pipeline.heads.balance import BalancedRows
 from pipeline.heads.blocks import Blocks
-from pipeline.heads.minibatch import first_network, rate_factors
+from pipeline.heads.minibatch import first_network, rate_factors, threads_for
 from pipeline.heads.settings import HeadSettings
+from pipeline.threads import cpu_threads
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,9 @@ def train_batched(
     for first in range(0, len(rates), size):
         places = tuple(range(first, min(first + size, len(rates))))
         heads = _Heads(x, y, n_classes, recipe, [rates[place] for place in places])
-        yield Group(places, *heads.train(train))
+        with cpu_threads(threads_for(recipe.batch_size, x.shape[1], n_classes * len(places))):
+            weight, bias = heads.train(train)
+        yield Group(places, weight, bias)
 
 
 def group_size(dim: int, n_classes: int) -> int:

@@ -86,11 +86,13 @@ def train_network(
     n_classes: int,
     settings: HeadSettings,
     on_epoch: OnEpoch | None = None,
+    *,
+    stop_if_diverged: bool = True,
 ) -> Trained:
     """Train what the settings say, linear or with a hidden layer, on rows of `x` (n, d) with labels `y` (n,).
 
     Raises:
-        DataError: if the loss stops being a number.
+        DataError: if the loss stops being a number, unless it may.
         UsageError: if early stopping has no validation rows to go by.
     """
     import torch
@@ -116,7 +118,7 @@ def train_network(
                 order = balanced.draw(generator).to(device)
             loss, accuracy = loop.epoch(order)
             seconds = time.perf_counter() - started
-            if not np.isfinite(loss):
+            if stop_if_diverged and not np.isfinite(loss):
                 raise DataError(
                     f"the loss is {loss} in epoch {number}: training diverged",
                     f"Try a rate below --lr {settings.lr:g}.",
