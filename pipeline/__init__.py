@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.launch.result import ExtractResult
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.saving import save_head
+    from pipeline.sweeping import Grid, SweepResult, sweep
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
@@ -37,10 +38,12 @@ _HOMES = {
     "ExportResult": "artifacts.export",
     "ExtractResult": "launch.result",
     "Features": "features",
+    "Grid": "sweeping",
     "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
     "PipelineError": "errors",
     "Prediction": "prediction.predict",
+    "SweepResult": "sweeping",
     "TrainResult": "training",
     "UsageError": "errors",
     "evaluate": "evaluation",
@@ -51,6 +54,7 @@ _HOMES = {
     "open_cache": "features",
     "predict": "prediction.predict",
     "save_head": "saving",
+    "sweep": "sweeping",
     "train_head": "training",
 }
 
@@ -61,10 +65,12 @@ __all__ = [
     "ExportResult",
     "ExtractResult",
     "Features",
+    "Grid",
     "HeadSettings",
     "LinearHead",
     "PipelineError",
     "Prediction",
+    "SweepResult",
     "TrainResult",
     "UsageError",
     "__version__",
@@ -76,6 +82,7 @@ __all__ = [
     "open_cache",
     "predict",
     "save_head",
+    "sweep",
     "train_head",
 ]
 

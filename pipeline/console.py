@@ -118,15 +118,18 @@ class Screen:
     # --- progress ---
 
     @contextmanager
-    def bar(self, what: str) -> Iterator[OnProgress]:
-        """Show progress while the context lasts: a bar on a terminal, else a line every 10 seconds."""
+    def bar(self, what: str, unit: str = "img") -> Iterator[OnProgress]:
+        """Show progress while the context lasts: a bar on a terminal, else a line every 10 seconds.
+
+        `unit` is what is counted.
+        """
         if self.quiet:
             yield ignore
         elif self.err.is_terminal:
-            with _terminal_bar(self.err, what) as update:
+            with _terminal_bar(self.err, what, unit) as update:
                 yield update
         else:
-            yield _plain_lines(self.err, what)
+            yield _plain_lines(self.err, what, unit)
 
     @contextmanager
     def steps(self) -> Iterator[Callable[[str], None]]:
@@ -189,17 +192,17 @@ class _LeftColumn(ProgressColumn):
 
 
 class _RateColumn(ProgressColumn):
-    """Computed images a second over the last seconds, and what holds it back."""
+    """What is computed a second, and what holds it back."""
 
     def render(self, task: Task) -> Text:
         rate = task.fields.get("rate", 0.0)
         bound = task.fields.get("bottleneck", "")
-        return Text(f"{rate:,.0f} img/s" + (f"  {bound}-bound" if bound and rate else ""))
+        return Text(f"{_speed(rate, task.fields['unit'])}" + (f"  {bound}-bound" if bound and rate else ""))
 
 
 @contextmanager
-def _terminal_bar(console: Console, what: str) -> Iterator[OnProgress]:
-    bar = _Bar(console, what)
+def _terminal_bar(console: Console, what: str, unit: str) -> Iterator[OnProgress]:
+    bar = _Bar(console, what, unit)
     try:
         yield bar.update
     finally:
@@ -209,8 +212,8 @@ def _terminal_bar(console: Console, what: str) -> Iterator[OnProgress]:
 class _Bar:
     """A bar that is there from the first report to the last, so that what is printed afterwards has its own line."""
 
-    def __init__(self, console: Console, what: str) -> None:
-        self.console, self.what = console, what
+    def __init__(self, console: Console, what: str, unit: str) -> None:
+        self.console, self.what, self.unit = console, what, unit
         self.bars: Bars | None = None
 
     def update(self, progress: Progress) -> None:
@@ -234,7 +237,7 @@ class _Bar:
     def _start(self) -> Bars:
         label = TextColumn(f"{self.what:<{LABEL_WIDTH - 1}}")
         bars = Bars(label, BarColumn(), MofNCompleteColumn(), _RateColumn(), _LeftColumn(), console=self.console)
-        bars.add_task(self.what, total=None, rate=0.0, bottleneck="")
+        bars.add_task(self.what, total=None, rate=0.0, bottleneck="", unit=self.unit)
         bars.start()
         return bars
 
@@ -255,7 +258,11 @@ class _Rate:
         return (progress.computed - self.first) / elapsed if elapsed > 0 else 0.0
 
 
-def _plain_lines(console: Console, what: str) -> OnProgress:
+def _speed(rate: float, unit: str) -> str:
+    return f"{rate:,.0f} {unit}/s" if rate >= 10 or not rate else f"{rate:.1f} {unit}/s"
+
+
+def _plain_lines(console: Console, what: str, unit: str) -> OnProgress:
     rate, last = _Rate(), time.monotonic()
     wait = FIRST_LINE_SECONDS
 
@@ -270,7 +277,7 @@ def _plain_lines(console: Console, what: str) -> OnProgress:
         if progress.total is not None:
             of_all = f"/{progress.total:,}"
             ahead = f", {duration((progress.total - progress.done) / speed)} left" if speed else ""
-        console.print(f"{what} {progress.done:,}{of_all}, {speed:,.0f} img/s{ahead}", soft_wrap=True)
+        console.print(f"{what} {progress.done:,}{of_all}, {_speed(speed, unit)}{ahead}", soft_wrap=True)
 
     return update
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features
-from pipeline.sources.split import drawn
+from pipeline.sources.split import drawn, folds
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,18 @@ class Rows:
     """How the validation rows were drawn, None where the source names them."""
 
 
-def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: int = 0) -> Rows:
+def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: int = 0, refit: bool = False) -> Rows:
     """Take the source's validation rows, or draw them from train by hash of seed and image digest, or group.
+
+    With `refit`, when everything is chosen already, validation rows train too and there are none.
 
     Raises:
         UsageError: if the fraction is out of range.
         DataError: if there are no labels, no train rows, or these are not of two classes.
     """
+    if refit:
+        both = choose_rows(features, val_fraction=0)
+        return Rows(np.sort(np.concatenate([both.train, both.val])), np.empty(0, np.int64), {"refit": True})
     if not features.classes:
         raise DataError(
             f"cache entry {features.cache} has no labels: there is nothing to learn from it",
@@ -61,6 +66,35 @@ def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: in
         names = ", ".join(features.classes[label] for label in labels)
         raise DataError(f"the {len(train)} train rows have only one class ({names}): nothing to learn")
     return Rows(train, val, rule)
+
+
+def choose_folds(features: Features, count: int, split_seed: int = 0) -> list[Rows]:
+    """Divide train rows, and validation rows the source names, into folds by hash of image digest or group.
+
+    Returns for each fold its rows as `val` and those of the others as `train`.
+
+    Raises:
+        UsageError: if there are fewer than two folds.
+        DataError: if a fold is empty or leaves train rows of one class, or as `choose_rows`.
+    """
+    if count < 2:
+        raise UsageError(f"folds must be at least 2, not {count}")
+    rows = choose_rows(features, refit=True).train
+    if len(features.digests):
+        groups = [features.groups[row] for row in rows.tolist()] if features.groups else None
+        fold = folds(split_seed, count, features.digests[rows], groups)
+    else:
+        fold = np.random.default_rng(split_seed).integers(0, count, len(rows))
+    rule = {"folds": count, "split_seed": split_seed}
+    made = [Rows(rows[fold != number], rows[fold == number], rule) for number in range(count)]
+    y = features.y.numpy()
+    for number, one in enumerate(made):
+        if not len(one.val) or len(np.unique(y[one.train])) < 2:
+            raise DataError(
+                f"fold {number + 1} of {count} has {len(one.val)} of {len(rows)} rows: too few images or groups",
+                "Use fewer --folds, or a --val-fraction.",
+            )
+    return made
 
 
 def _warn_lone_group(groups: list[str], mine: np.ndarray) -> None:

@@ -78,6 +78,8 @@ def train_head(
     settings: HeadSettings | None = None,
     val_fraction: float = 0.1,
     split_seed: int = 0,
+    refit: bool = False,
+    sweep: dict[str, Any] | None = None,
     device: str = "auto",
     name: str = "",
     cache_dir: str | Path = "cache",
@@ -94,6 +96,8 @@ def train_head(
         settings: the recipe; its fields can also be given by name (`lr=0.01, epochs=20`).
         val_fraction: share of train rows held out where the source names no validation split.
         split_seed: seed of that draw.
+        refit: train on validation rows too, once everything is chosen; there are no validation figures then.
+        sweep: what the run is to say of the sweep that chose its settings, as plain JSON fields.
         device: where the head is trained.
         name: goes behind the run's number.
         cache_dir: the cache root.
@@ -113,9 +117,9 @@ def train_head(
     features = read_features(entry)
     if features.x.ndim != 2:
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
-    rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
-    where = _device(device, settings)
-    threads = solver_threads(settings, features.x.shape[1], len(features.classes))
+    rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed, refit=refit)
+    where = device_for(device, settings)
+    threads = solver_threads(settings, len(rows.train), features.x.shape[1], len(features.classes))
     if on_plan is not None:
         on_plan(_plan(features, rows, settings, where.type, threads))
     problem = Problem(
@@ -142,6 +146,7 @@ def train_head(
         "solver": solved.facts,
         "rows": counts,
         "val_rule": rows.rule,
+        **({} if sweep is None else {"sweep": sweep}),
         "device": where.type,
         "threads": threads,
         "epochs": [epoch.to_json() for epoch in solved.epochs],
@@ -154,8 +159,11 @@ def train_head(
     )
 
 
-def _device(asked: str, settings: HeadSettings) -> "torch.device":
-    """Return the device; Apple's GPUs have no float64, which all but the plain minibatch recipe need."""
+def device_for(asked: str, settings: HeadSettings) -> "torch.device":
+    """Return the device for these settings.
+
+    Apple's GPUs have no float64, which all but the plain minibatch recipe need.
+    """
     where = resolve_device(asked)
     if where.type != "mps" or (settings.solver == "minibatch" and not settings.standardize):
         return where

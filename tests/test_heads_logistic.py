@@ -9,7 +9,7 @@ from torch.nn import functional
 from pipeline.errors import DataError
 from pipeline.heads import logistic
 from pipeline.heads.balance import balanced_weights
-from pipeline.heads.logistic import TOLERANCE, solve_logistic
+from pipeline.heads.logistic import TOLERANCE, solve_logistic, solve_logistic_path
 from pipeline.heads.objective import Problem
 
 
@@ -111,3 +111,21 @@ def test_balanced_weights_are_those_of_scikit_learn():
     expected = compute_class_weight("balanced", classes=np.array([0, 2, 3]), y=y.numpy())
     assert balanced_weights(y, 5)[[0, 2, 3]].tolist() == pytest.approx(expected.tolist())
     assert float(balanced_weights(y, 5)[y].sum()) == pytest.approx(len(y))
+
+
+def test_a_path_ends_in_the_optimum_of_each_regularisation():
+    x, y = features(spread=1.0)
+    l2s = [1e-3, 1e-1, 1e-2, 1e-3]
+    path = solve_logistic_path(x, y, 4, l2s)
+    for l2, found in zip(l2s, path, strict=True):
+        one = solve_logistic(x, y, 4, l2)
+        assert found.gradient_norm_ratio <= TOLERANCE
+        assert found.objective == pytest.approx(one.objective, rel=1e-9)
+        assert torch.allclose(found.weight, one.weight, atol=1e-4)
+    assert torch.equal(path[0].weight, path[3].weight)
+
+
+def test_a_path_starts_where_the_one_before_ended():
+    x, y = features(spread=1.0)
+    path = solve_logistic_path(x, y, 4, [1e-2, 0.9e-2])
+    assert path[1].products < solve_logistic(x, y, 4, 0.9e-2).products

@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Work": {
         "extract": ("extract", "Stage 1: images through a frozen backbone, features into the cache."),
         "train-head": ("train_head", "Stage 2: train a head on cached features."),
+        "sweep": ("sweep", "Many heads at once; the best on validation rows becomes a run."),
         "evaluate": ("evaluate", "Metrics of a run; --end-to-end proves it is the same model."),
         "predict": ("predict", "Classify new images with a run."),
         "export": ("export", "Backbone and head as one file: ONNX, torch.export, safetensors."),

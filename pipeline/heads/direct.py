@@ -6,18 +6,16 @@ taken of several batches at once. Measured on 50,000 x 1,280 features and 10 cla
 """
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pipeline.heads.blocks import Blocks
 from pipeline.heads.settings import HeadSettings
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-BLOCK_BATCHES = 16
-"""Batches gathered at once: 5 MB of 64 x 1,280 features, which stays in the second-level or third-level cache."""
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 """Adam's, as torch has them by default."""
 
@@ -39,7 +37,7 @@ class DirectSteps:
     def __init__(self, network: "nn.Linear", x: "Tensor", y: "Tensor", settings: HeadSettings) -> None:
         import torch
 
-        self.x, self.y, self.settings = x, y, settings
+        self.settings = settings
         classes, dim = network.weight.shape
         self.both = torch.cat([network.weight.detach().reshape(-1), network.bias.detach()])
         self.gradient = torch.empty_like(self.both)
@@ -47,9 +45,9 @@ class DirectSteps:
         self.weight_gradient, self.bias_gradient = _parts(self.gradient, classes, dim)
         network.weight.data, network.bias.data = self.weight, self.bias
         self.update = OPTIMIZERS[settings.optimizer](self.both, self.gradient, settings)
-        self.buffers = [x.new_empty(BLOCK_BATCHES * settings.batch_size, dim) for _ in range(2)]
+        self.blocks = Blocks(x, y, settings.batch_size)
 
-    def epoch(self, order: "Tensor", rates: Callable[[], float]) -> tuple[float, float]:
+    def epoch(self, order: "Tensor", rates: Iterator[float]) -> tuple[float, float]:
         """Take the steps of one epoch over rows in this order (n,); `rates` gives the rate of each.
 
         Returns:
@@ -60,13 +58,13 @@ class DirectSteps:
 
         total, right = 0.0, 0
         with torch.inference_mode():
-            for features, labels in self._blocks(order):
+            for features, labels in self.blocks(order):
                 logits = self._steps(features, labels, rates)
                 total += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 right += int((logits.argmax(1) == labels).sum())
         return total / len(order), right / len(order)
 
-    def _steps(self, features: "Tensor", labels: "Tensor", rates: Callable[[], float]) -> "Tensor":
+    def _steps(self, features: "Tensor", labels: "Tensor", rates: Iterator[float]) -> "Tensor":
         """Take the steps of a block of batches (m, d); return the logits (m, c) before each."""
         import torch
 
@@ -81,30 +79,8 @@ class DirectSteps:
             by_logits = torch.ops.aten._log_softmax_backward_data(loss, scores.log_softmax(1), 1, torch.float32)
             torch.mm(by_logits.t(), rows, out=self.weight_gradient)
             torch.sum(by_logits, 0, out=self.bias_gradient)
-            self.update.step(rates())
+            self.update.step(next(rates))
         return logits
-
-    def _blocks(self, order: "Tensor") -> "Iterator[tuple[Tensor, Tensor]]":
-        """Yield features (m, d) float32 and labels (m,) of several batches; the next are gathered meanwhile."""
-        parts = order.split(BLOCK_BATCHES * self.settings.batch_size)
-        if order.device.type != "cpu":
-            yield from (self._gather(parts, number) for number in range(len(parts)))
-            return
-        with ThreadPoolExecutor(1) as helper:
-            ahead = helper.submit(self._gather, parts, 0)
-            for number in range(1, len(parts) + 1):
-                block = ahead.result()
-                if number < len(parts):
-                    ahead = helper.submit(self._gather, parts, number)
-                yield block
-
-    def _gather(self, parts: "tuple[Tensor, ...]", number: int) -> "tuple[Tensor, Tensor]":
-        import torch
-
-        rows = parts[number]
-        with torch.inference_mode():
-            features = torch.index_select(self.x, 0, rows, out=self.buffers[number % 2][: len(rows)])
-            return features.float(), self.y.index_select(0, rows)
 
 
 def _parts(both: "Tensor", classes: int, dim: int) -> "tuple[Tensor, Tensor]":

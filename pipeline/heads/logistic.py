@@ -8,6 +8,7 @@ which is scikit-learn's LogisticRegression with C = 1 / (n l2), bias not regular
 the gradient vanishes is the optimum, and how nearly it does is measured in float64 and returned.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,33 +54,54 @@ def solve_logistic(x: "Tensor", y: "Tensor", n_classes: int, l2: float, row_weig
     Raises:
         DataError: if features are not finite, or the gradient does not come down to TOLERANCE.
     """
+    return solve_logistic_path(x, y, n_classes, [l2], row_weights)[0]
+
+
+def solve_logistic_path(
+    x: "Tensor", y: "Tensor", n_classes: int, l2s: Sequence[float], row_weights: "Tensor | None" = None
+) -> list[Optimum]:
+    """Return the optimum for each of several `l2s`, in their order; the other arguments are those of `solve_logistic`.
+
+    The most regularised comes first and each of the others starts where the one before ended (Friedman, Hastie &
+    Tibshirani, 2010); the features' covariance is decomposed once.
+
+    Raises:
+        DataError: as `solve_logistic`.
+    """
     import torch
 
     share = torch.ones(len(x), device=x.device) if row_weights is None else row_weights
+    share = share.double()[:, None] / len(x)
     curvature, mean = feature_curvature(x)
-    problem = Problem(x, y, share.double()[:, None] / len(x), n_classes, l2, mean)
-    return _Newton(problem, curvature).run()
+    found: dict[float, Optimum] = {}
+    theta: Tensor | None = None
+    for l2 in sorted(set(l2s), reverse=True):
+        newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta)
+        theta, found[l2] = newton.run()
+    return [found[l2] for l2 in l2s]
 
 
 class _Newton:
-    """Steps from zero weights to the optimum: in float32 as far as that leads, then in float64."""
+    """Steps from zero weights, or from `theta`, to the optimum: in float32 as far as that leads, then in float64."""
 
-    def __init__(self, problem: Problem, curvature: FeatureCurvature) -> None:
+    def __init__(self, problem: Problem, curvature: FeatureCurvature, theta: "Tensor | None" = None) -> None:
         import torch
 
         self.problem, self.curvature = problem, curvature
         d, device = problem.x.shape[1], problem.x.device
-        self.start = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
-        if not torch.isfinite(self.start.gradient).all():
+        self.zero = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
+        if not torch.isfinite(self.zero.gradient).all():
             raise DataError("features are not finite: logistic regression has no optimum on them")
+        self.start = self.zero if theta is None else problem.point(theta)
         self.iterations = self.products = 0
 
-    def run(self) -> Optimum:
+    def run(self) -> tuple["Tensor", Optimum]:
+        """Return the solution as `theta`, and as an Optimum."""
         point = self.start
         while self.iterations < MAX_STEPS:
-            if point.norm <= TOLERANCE * self.start.norm:
+            if point.norm <= TOLERANCE * self.zero.norm:
                 if self.problem.precise:
-                    return self._optimum(point)
+                    return point.theta, self._optimum(point)
                 point = self._in_float64(point)
                 continue
             following = self._step(point)
@@ -91,7 +113,7 @@ class _Newton:
                 break
         raise DataError(
             f"logistic regression stopped {self.iterations} steps on with a gradient of "
-            f"{point.norm / self.start.norm:.1e} of the start's, not {TOLERANCE:.0e}",
+            f"{point.norm / self.zero.norm:.1e} of the start's, not {TOLERANCE:.0e}",
             "--standardize, or a larger --l2 (a smaller --C), makes the problem better conditioned.",
         )
 
@@ -125,7 +147,7 @@ class _Newton:
 
         precondition = self.curvature.preconditioner(self.problem.class_curvature(point), self.problem.l2)
         direction, residual = torch.zeros_like(point.gradient), -point.gradient
-        ratio = point.norm / self.start.norm
+        ratio = point.norm / self.zero.norm
         goal = min(0.3, max(ratio**0.5, 0.3 * TOLERANCE / ratio)) * float(residual.norm())
         z = precondition(residual)
         search, rz = z, float((residual * z).sum())
@@ -151,7 +173,7 @@ class _Newton:
             weight.float().cpu(),
             bias.float().cpu(),
             point.objective,
-            point.norm / self.start.norm,
+            point.norm / self.zero.norm,
             self.iterations,
             self.products,
         )

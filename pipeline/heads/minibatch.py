@@ -7,7 +7,7 @@ gone, nothing of the arithmetic is.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,11 +86,13 @@ def train_network(
     n_classes: int,
     settings: HeadSettings,
     on_epoch: OnEpoch | None = None,
+    *,
+    stop_if_diverged: bool = True,
 ) -> Trained:
     """Train what the settings say, linear or with a hidden layer, on rows of `x` (n, d) with labels `y` (n,).
 
     Raises:
-        DataError: if the loss stops being a number.
+        DataError: if the loss stops being a number, unless it may.
         UsageError: if early stopping has no validation rows to go by.
     """
     import torch
@@ -98,10 +100,8 @@ def train_network(
     if settings.early_stopping and not len(val_rows):
         raise UsageError("--early-stopping goes by validation rows, and there are none", "Give a --val-fraction.")
     device = x.device
-    # manual_seed reaches the generators of all CUDA devices too.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(settings.seed)
-        network = _network(x.shape[1], n_classes, settings).to(device)
+        network = first_network(x.shape[1], n_classes, settings).to(device)
         # Batch order has a generator of its own, so that dropout does not change it.
         generator = torch.Generator().manual_seed(settings.seed)
         train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(device)
@@ -118,7 +118,7 @@ def train_network(
                 order = balanced.draw(generator).to(device)
             loss, accuracy = loop.epoch(order)
             seconds = time.perf_counter() - started
-            if not np.isfinite(loss):
+            if stop_if_diverged and not np.isfinite(loss):
                 raise DataError(
                     f"the loss is {loss} in epoch {number}: training diverged",
                     f"Try a rate below --lr {settings.lr:g}.",
@@ -143,9 +143,12 @@ def threads_for(batch_size: int, dim: int, n_classes: int) -> int:
     return 1 if batch_size * dim * n_classes < ONE_THREAD_WORK else 0
 
 
-def _network(dim: int, n_classes: int, settings: HeadSettings) -> "nn.Module":
+def first_network(dim: int, n_classes: int, settings: HeadSettings) -> "nn.Module":
+    """Return the network of the settings as its seed makes it, on the CPU; the caller forks the generators."""
+    import torch
     from torch import nn
 
+    torch.manual_seed(settings.seed)  # which reaches the generators of all CUDA devices too
     if not settings.hidden:
         return nn.Linear(dim, n_classes)
     return nn.Sequential(
@@ -176,13 +179,12 @@ class _Loop:
         self.direct = direct_steps(network, x, y, settings)
         self.optimizer = _optimizer(network, settings)
         self.weights = balanced_weights(y[train], n_classes) if settings.class_weight == "balanced" else None
-        self.steps_an_epoch = -(-len(train) // settings.batch_size)
-        self.step = 0
+        self.rates = (settings.lr * factor for factor in rate_factors(settings, len(train)))
 
     def epoch(self, order: "Tensor") -> tuple[float, float]:
         """Take the steps of one epoch over rows in this order; return mean loss and accuracy."""
         if self.direct is not None:
-            return self.direct.epoch(order, self._next_rate)
+            return self.direct.epoch(order, self.rates)
         import torch
         from torch.nn import functional
 
@@ -199,7 +201,7 @@ class _Loop:
             )
             self.optimizer.zero_grad()
             loss.backward()
-            rate = self._next_rate()
+            rate = next(self.rates)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
@@ -207,19 +209,13 @@ class _Loop:
             right += (logits.detach().argmax(1) == labels).sum()
         return float(total) / len(order), int(right) / len(order)
 
-    def _next_rate(self) -> float:
-        """Return the learning rate of the next step."""
-        settings = self.settings
-        if settings.schedule == "constant" and not settings.warmup_epochs:
-            return settings.lr
-        factor = rate_factor(
-            self.step,
-            settings.epochs * self.steps_an_epoch,
-            settings.warmup_epochs * self.steps_an_epoch,
-            cosine=settings.schedule == "cosine",
-        )
-        self.step += 1
-        return settings.lr * factor
+
+def rate_factors(settings: HeadSettings, rows: int) -> Iterator[float]:
+    """Yield what the learning rate is multiplied with, step by step, of a training on so many rows."""
+    steps_an_epoch = -(-rows // settings.batch_size)
+    steps, warmup = settings.epochs * steps_an_epoch, settings.warmup_epochs * steps_an_epoch
+    for step in range(steps):
+        yield rate_factor(step, steps, warmup, cosine=settings.schedule == "cosine")
 
 
 def rate_factor(step: int, steps: int, warmup: int, *, cosine: bool) -> float:

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 19
-"""Features (2 MB) that a pass takes at a time: both its products then find them in the core's cache."""
+CHUNK_ELEMENTS = 1 << 21
+"""Features (8 MB) that a pass takes at a time: both its products find them in the last-level cache, and each is large
+enough for several threads. Measured with 2 on 50,000 x 1,280: 55 ms a product with 2 MB, 38 with 8, 36 with 16."""
 
 
 @dataclass(frozen=True)

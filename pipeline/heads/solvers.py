@@ -17,7 +17,6 @@ from pipeline.heads.logistic import solve_logistic
 from pipeline.heads.minibatch import Epoch, OnEpoch, measure, threads_for, train_network
 from pipeline.heads.mlp import MLPHead
 from pipeline.heads.neighbours import NeighboursHead, fit_neighbours
-from pipeline.heads.objective import CHUNK_ELEMENTS
 from pipeline.heads.ridge import ridge_path
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.transform import Transform, fit_transform
@@ -98,11 +97,18 @@ def solve_head(problem: Problem, settings: HeadSettings, on_epoch: OnEpoch | Non
     return replace(solved, epochs=[epoch])
 
 
-def solver_threads(settings: HeadSettings, dim: int, n_classes: int) -> int:
-    """Return CPU threads for a solver's products; 0 is torch's own number."""
+ONE_THREAD_PASS = 250_000_000
+"""Multiply-adds of a pass of the exact solver over all rows below which one thread is used: its products are small, and
+on a machine that does other work besides two threads were measured to be 15 times slower than one."""
+
+
+def solver_threads(settings: HeadSettings, rows: int, dim: int, n_classes: int) -> int:
+    """Return CPU threads for a solver's products over so many train rows; 0 is torch's own number."""
     if settings.solver == "minibatch":
         return threads_for(settings.batch_size, dim, settings.hidden or n_classes)
-    return threads_for(CHUNK_ELEMENTS // dim, dim, n_classes) if settings.solver == "exact" else 0
+    if settings.solver == "exact":
+        return 1 if rows * dim * n_classes < ONE_THREAD_PASS else 0
+    return 0
 
 
 def _minibatch(problem: Problem, transform: Transform, settings: HeadSettings, on_epoch: OnEpoch | None) -> Solved:
@@ -125,8 +131,8 @@ def _minibatch(problem: Problem, transform: Transform, settings: HeadSettings, o
 
 def _exact(problem: Problem, transform: Transform, settings: HeadSettings) -> Solved:
     x, y = problem.rows(problem.train)
-    l2 = settings.l2 or 1 / ((settings.C or 1.0) * len(y))
-    optimum = solve_logistic(x, y, len(problem.classes), l2, _row_weights(y, problem, settings))
+    l2 = regularisation(settings, len(y))
+    optimum = solve_logistic(x, y, len(problem.classes), l2, row_weights(y, problem, settings))
     facts = {
         "l2": l2,
         "C": 1 / (l2 * len(y)),
@@ -144,7 +150,7 @@ def _ridge(problem: Problem, transform: Transform, settings: HeadSettings) -> So
         raise UsageError(
             "ridge chooses --l2 on validation rows, and there are none", "Give --l2 VALUE, or a --val-fraction."
         )
-    path = ridge_path(x, y, len(problem.classes), _row_weights(y, problem, settings))
+    path = ridge_path(x, y, len(problem.classes), row_weights(y, problem, settings))
     facts: dict[str, Any] = {}
     if settings.l2 is None:
         tried = path.default_l2()
@@ -191,7 +197,13 @@ def _scaled(
     return LinearHead(weight, bias, **problem.bound(transform)), {"scale": scale, "scaled_on": rows}
 
 
-def _row_weights(y: "Tensor", problem: Problem, settings: HeadSettings) -> "Tensor | None":
+def regularisation(settings: HeadSettings, rows: int) -> float:
+    """Return l2 of the exact solver on so many train rows."""
+    return settings.l2 or 1 / ((settings.C or 1.0) * rows)
+
+
+def row_weights(y: "Tensor", problem: Problem, settings: HeadSettings) -> "Tensor | None":
+    """Return the weights (n,) of train rows with labels `y` (n,), None where all weigh the same."""
     return balanced_weights(y, len(problem.classes))[y] if settings.class_weight == "balanced" else None
 
 

@@ -1,0 +1,133 @@
+"""`pipeline sweep`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.train_head import choice, number
+from pipeline.console import Screen
+
+
+class Values(click.ParamType[tuple[float, ...]]):
+    """Numbers separated by commas."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:  # noqa: ANN401 - as click has it
+        """Parse `1e-4,1e-3`."""
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers like 1e-4,1e-3", param, ctx)
+
+
+class Seeds(click.ParamType[tuple[int, ...]]):
+    """A number of seeds, or the seeds separated by commas."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ANN401 - as click has it
+        """Parse `5` as 0 to 4, and `3,4` as these."""
+        text = str(value)
+        try:
+            numbers = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of seeds nor a list like 0,1,2", param, ctx)
+        return numbers if "," in text else tuple(range(numbers[0]))
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ANN401 - as click has it
+        """Parse `plain,standardize`."""
+        return tuple(part.strip() for part in str(value).split(","))
+
+
+@click.command("sweep")
+@click.argument("cache", default="latest")
+@choice("--solver", "minibatch", "exact", "ridge", help="How heads are found.")
+@click.option("--lr", type=Values(), help="Learning rates to try.  [default: 1e-4,3e-4,1e-3,3e-3,1e-2]")
+@click.option("--weight-decay", type=Values(), help="[default: 0,1e-5,1e-4,1e-3]")
+@click.option("--l2", type=Values(), help="Of exact and ridge.  [default: 1e-7,1e-6,…,0.1]")
+@click.option("--C", "C", type=Values(), help="Of exact, as in scikit-learn: l2 = 1 / (C n).")
+@click.option(
+    "--transforms",
+    type=Names(),
+    help="Of features: plain, standardize, l2-norm, l2-norm+standardize.  [default: plain,standardize]",
+)
+@click.option("--seeds", type=Seeds(), help="How many, or which: 5, or 0,1,2.  [default: 0]")
+@choice("--optimizer", "adam", "adamw", "sgd", help="This and what follows: the same for all minibatch heads.")
+@number("--epochs", 5)
+@number("--batch-size", 64)
+@number("--momentum", 0.0, "Of --optimizer sgd.")
+@number("--dropout", 0.0)
+@number("--hidden", 0, "Units of a hidden layer. With one, dropout and the like heads are trained one by one.")
+@number("--label-smoothing", 0.0)
+@choice("--sampling", "shuffle", "balanced")
+@choice("--schedule", "constant", "cosine")
+@number("--warmup-epochs", 0)
+@number("--early-stopping", 0)
+@choice("--class-weight", "none", "balanced")
+@click.option("--folds", type=int, default=0, help="Choose by cross-validation with so many folds.  [default: none]")
+@click.option(
+    "--val-fraction",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of train held out where the source names no val split and there are no folds.",
+)
+@click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw, and of folds.")
+@click.option("--refit", is_flag=True, help="Train the chosen head on validation rows too; with --folds it always is.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="All settings as .csv or .json.")
+@device_option
+@click.option("--name", default="", help="Goes behind the run's number.")
+@cache_dir_option
+@runs_dir_option
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    cache: str,
+    cache_dir: Path,
+    runs_dir: Path,
+    output: Path | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    r"""Train many heads on CACHE at once and keep the best: a prefix of its id, a path, or `latest`.
+
+    Every value is tried with every other. Heads that see the same batches are trained as one product. Validation
+    rows, or folds, choose; test rows are never looked at. The chosen head is a run like any other.
+
+    \b
+      pipeline sweep latest
+      pipeline sweep 3f9a --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-3 --seeds 5 --epochs 20
+      pipeline sweep 3f9a --solver exact --C 0.01,0.1,1,10 --folds 5 -o table.csv
+    """
+    from pipeline.cli.sweep_table import check_output, show_sweep, show_sweep_plan, write_table
+    from pipeline.sweeping import sweep
+
+    screen: Screen = ctx.obj
+    if output is not None:
+        check_output(output)
+    given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
+    with screen.bar("sweep", "heads") as on_progress:
+        result = sweep(
+            cache,
+            cache_dir=cache_dir,
+            runs_dir=runs_dir,
+            on_plan=lambda plan: show_sweep_plan(screen, plan),
+            on_progress=on_progress,
+            **given,
+        )
+    if output is not None:
+        write_table(result, output)
+    show_sweep(screen, result)
+    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    screen.next_step(f"pipeline evaluate {result.run.run}{where}")

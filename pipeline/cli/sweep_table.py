@@ -1,0 +1,108 @@
+"""How a sweep looks: its plan, its table, and the same as a file."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from pipeline.console import Screen, count, duration, percent, plain
+from pipeline.errors import UsageError, nearest
+from pipeline.heads.settings import HeadSettings
+from pipeline.store.commit import disk_errors, new_file
+from pipeline.sweeping import Candidate, SweepPlan, SweepResult
+
+SHOWN = 10
+ENDINGS = (".csv", ".json")
+
+
+def show_sweep_plan(screen: Screen, plan: SweepPlan) -> None:
+    """Show what a sweep is about to do."""
+    chosen = f"{plan.folds} folds" if plan.folds else f"val {plan.val:,}"
+    screen.facts(
+        {
+            "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
+            f"{count(plan.classes, 'class')}",
+            "rows": f"train {plan.train:,} · chosen on {chosen} · test never looked at",
+            "heads": f"{count(plan.heads, 'head')} of {count(plan.settings, 'setting')} · {plan.solver} · "
+            f"{plan.device}",
+        }
+    )
+
+
+def show_sweep(screen: Screen, result: SweepResult) -> None:
+    """Show the best settings and the run."""
+    if not (screen.json or screen.quiet):
+        columns = _columns(result)
+        rows = [[text(candidate) for text in columns.values()] for candidate in result.candidates[:SHOWN]]
+        screen.table("", tuple(columns), rows, right=" ".join(columns))
+        more = len(result.candidates) - SHOWN
+        if more > 0:
+            screen.note(f"and {count(more, 'setting')} more: -o FILE.csv has all")
+        diverged = sum(not candidate.usable for candidate in result.candidates)
+        if diverged:
+            screen.warn(f"{count(diverged, 'setting')} diverged")
+    run = result.run
+    rows_said = "" if run.metrics is not None else " · trained on validation rows too"
+    screen.result(
+        result.to_json(),
+        f"[bold]run {run.run}[/bold]  best of {len(result.candidates):,} by {result.chosen_by}: "
+        f"{percent(result.chosen.val_accuracy)}{rows_said} · in {duration(result.seconds)} · {plain(run.path)}",
+        brief=run.run,
+    )
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output that cannot be, before anything is trained."""
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise UsageError(
+            f"{path}: unknown ending {ending or 'of no kind'!r}.{nearest(ending, ENDINGS)}",
+            f"Known: {', '.join(ENDINGS)}",
+        )
+    if path.exists():
+        raise UsageError(f"{path} exists", "Name another file.")
+
+
+def write_table(result: SweepResult, path: Path) -> None:
+    """Write all settings, best first, as CSV, or the whole result as JSON."""
+    if path.suffix.lower() == ".json":
+        text = json.dumps(result.to_json(), indent=1) + "\n"
+    else:
+        file = io.StringIO()
+        rows = csv.writer(file, lineterminator="\n")
+        names = sorted({name for candidate in result.candidates for name in candidate.settings.to_json()})
+        rows.writerow([*names, "val_accuracy", "val_accuracy_std", "val_loss", "heads"])
+        for candidate in result.candidates:
+            body = candidate.to_json()
+            options = [body["settings"].get(name) for name in names]
+            rows.writerow([*options, *(body[key] for key in ("val_accuracy", "val_accuracy_std", "val_loss", "heads"))])
+        text = file.getvalue()
+    with new_file(path) as temporary, disk_errors(path, len(text)):
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _columns(result: SweepResult) -> dict[str, Callable[[Candidate], str]]:
+    """Return the columns: the options that differ, and how the heads did."""
+    recipes = [candidate.settings for candidate in result.candidates]
+    columns: dict[str, Callable[[Candidate], str]] = {}
+    for name, title in (("lr", "lr"), ("weight_decay", "decay"), ("l2", "l2"), ("C", "C")):
+        if len({getattr(recipe, name) for recipe in recipes}) > 1:
+            columns[title] = partial(_option, name)
+    if len({_transform(recipe) for recipe in recipes}) > 1:
+        columns["features"] = lambda candidate: _transform(candidate.settings)
+    columns["accuracy"] = lambda candidate: percent(candidate.val_accuracy) if candidate.usable else "diverged"
+    if any(candidate.val_accuracy_std is not None for candidate in result.candidates):
+        columns["±"] = lambda candidate: f"{100 * (candidate.val_accuracy_std or 0.0):.1f}"
+    columns["loss"] = lambda candidate: f"{candidate.val_loss:.4f}" if candidate.usable else "–"
+    return columns
+
+
+def _option(name: str, candidate: Candidate) -> str:
+    return f"{getattr(candidate.settings, name):g}"
+
+
+def _transform(settings: HeadSettings) -> str:
+    steps = [word for word, on in (("l2-norm", settings.l2_norm), ("standardize", settings.standardize)) if on]
+    return "+".join(steps) or "plain"

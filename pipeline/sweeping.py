@@ -1,0 +1,318 @@
+"""The verb `sweep`: many heads on the same features, one setting chosen on validation rows or folds, never on test."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, UsageError, nearest
+from pipeline.features import Features, read_features
+from pipeline.heads.settings import HeadSettings
+from pipeline.heads.solvers import Problem
+from pipeline.heads.trials import Trial, run_trials
+from pipeline.progress import OnProgress, Progress, ignore
+from pipeline.runs import check_name
+from pipeline.selection import Rows, choose_folds, choose_rows
+from pipeline.store.catalog import find_entry
+from pipeline.training import TrainResult, device_for, train_head
+
+SOLVERS = ("minibatch", "exact", "ridge")
+TRANSFORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "standardize": {"standardize": True},
+    "l2-norm": {"l2_norm": True},
+    "l2-norm+standardize": {"l2_norm": True, "standardize": True},
+}
+"""What may be done to features in front of a head, as fields of HeadSettings."""
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+DECAYS = (0.0, 1e-5, 1e-4, 1e-3)
+REPORT_SECONDS = 0.1
+L2S = tuple(10.0**exponent for exponent in range(-7, 0))
+"""Of exact and ridge, on features of unit variance."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried: every value with every other."""
+
+    lr: tuple[float, ...] = RATES
+    weight_decay: tuple[float, ...] = DECAYS
+    l2: tuple[float, ...] = L2S
+    C: tuple[float, ...] = ()
+    """scikit-learn's; in the place of `l2`."""
+    transforms: tuple[str, ...] = ("plain", "standardize")
+    seeds: tuple[int, ...] = (0,)
+    """Of minibatch heads."""
+
+    def settings(self, base: HeadSettings) -> list[HeadSettings]:
+        """Return a recipe for every point, in a fixed order; the seed is the first.
+
+        Raises:
+            UsageError: if a value is out of range, or a transform is unknown.
+        """
+        for name in self.transforms:
+            if name not in TRANSFORMS:
+                raise UsageError(
+                    f"unknown transform {name!r}.{nearest(name, TRANSFORMS)}", f"Known: {', '.join(TRANSFORMS)}"
+                )
+        if base.solver == "minibatch":
+            axes: dict[str, tuple[float, ...]] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        else:
+            axes = {"C": self.C} if self.C else {"l2": self.l2}
+        empty = [name for name, values in {**axes, "transforms": self.transforms}.items() if not values]
+        if empty:
+            raise UsageError(f"nothing to try for {', '.join(empty)}")
+        common: dict[str, Any] = {"seed": self.seeds[0]} if base.solver == "minibatch" else {}
+        return [
+            replace(base, **{**common, **TRANSFORMS[transform], **dict(zip(axes, values, strict=True))})
+            for transform in dict.fromkeys(self.transforms)
+            for values in itertools.product(*(dict.fromkeys(tried) for tried in axes.values()))
+        ]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe and how it did over all seeds and folds."""
+
+    settings: HeadSettings
+    val_accuracy: float
+    """The mean; NaN if a head of it diverged."""
+    val_accuracy_std: float | None
+    """Over seeds and folds (of n - 1), None for a single head."""
+    val_loss: float
+    trials: tuple[Trial, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether all its heads ended in numbers."""
+        return self.val_loss < float("inf")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields; None where heads diverged."""
+        figures = {"val_accuracy": self.val_accuracy, "val_loss": self.val_loss}
+        return {
+            "settings": self.settings.to_json(),
+            **(figures if self.usable else dict.fromkeys(figures)),
+            "val_accuracy_std": self.val_accuracy_std,
+            "heads": len(self.trials),
+        }
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What was tried, best first, and the run that came of it."""
+
+    cache: str
+    candidates: tuple[Candidate, ...]
+    """Best first; those of which a head diverged last."""
+    chosen_by: str
+    run: TrainResult
+    seconds: float
+    """The run included."""
+
+    @property
+    def chosen(self) -> Candidate:
+        """The best."""
+        return self.candidates[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields."""
+        return {
+            "cache": self.cache,
+            "run": self.run.run,
+            "path": self.run.path,
+            "chosen": self.chosen.to_json(),
+            "chosen_by": self.chosen_by,
+            "metrics": self.run.metrics,
+            "settings": [candidate.to_json() for candidate in self.candidates],
+            "trials": [trial.to_json() for candidate in self.candidates for trial in candidate.trials],
+            "heads": sum(len(candidate.trials) for candidate in self.candidates),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep is about to do, for people."""
+
+    cache: str
+    backbone: str
+    dim: int
+    classes: int
+    train: int
+    val: int
+    folds: int
+    settings: int
+    heads: int
+    solver: str
+    device: str
+
+
+def sweep(
+    cache: str | Path = "latest",
+    *,
+    grid: Grid | None = None,
+    settings: HeadSettings | None = None,
+    folds: int = 0,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    refit: bool = False,
+    device: str = "auto",
+    name: str = "",
+    cache_dir: str | Path = "cache",
+    runs_dir: str | Path = "runs",
+    on_plan: Callable[[SweepPlan], None] | None = None,
+    on_progress: OnProgress = ignore,
+    command: str | None = None,
+    **changes: Any,  # noqa: ANN401 - fields of HeadSettings
+) -> SweepResult:
+    """Train a head for every point of a grid, choose one by its validation accuracy, and save it as a run.
+
+    Means over seeds and folds decide; of equal ones the lower loss, then the one tried first. The run is the one that
+    `train_head` makes with the chosen settings and the first seed. Test rows are not looked at.
+
+    Args:
+        cache: a unique prefix of the entry's id, its path, or `latest`.
+        grid: what is tried; its fields can also be given by name (`lr=(1e-3, 1e-2)`).
+        settings: the rest of the recipe, whose fields can be given by name too (`epochs=20`).
+        folds: choose by cross-validation with so many folds; 0 by validation rows. The run is then trained on all.
+        val_fraction: share of train rows held out where the source names no validation split and there are no folds.
+        split_seed: seed of that draw, and of folds.
+        refit: train the run on validation rows too.
+        device: where heads are trained.
+        name: goes behind the run's number.
+        cache_dir: the cache root.
+        runs_dir: where runs are kept.
+        on_plan: called once before training.
+        on_progress: called with the heads that are done.
+        command: recorded in the run; by default this process's own.
+        changes: fields of Grid and of HeadSettings.
+
+    Raises:
+        UsageError, DataError, CacheError: see `pipeline.errors`.
+    """
+    started = time.perf_counter()
+    check_name(name)
+    grid, base = _recipe(grid, settings, changes)
+    tried = grid.settings(base)
+    entry = find_entry(Path(cache_dir), str(cache))
+    features = read_features(entry)
+    if features.x.ndim != 2:
+        raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
+    parts = _parts(features, folds, val_fraction, split_seed)
+    seeds = grid.seeds if base.solver == "minibatch" else (0,)
+    heads = len(tried) * len(seeds) * len(parts)
+    where = device_for(device, base)
+    if on_plan is not None:
+        on_plan(_plan(features, parts, folds, len(tried), heads, base, where.type))
+    x, y = features.x.to(where), features.y.to(where)
+    bound = (features.classes, features.space, features.space_sha256)
+    problems = [Problem(x, y, rows.train, rows.val, *bound) for rows in parts]
+    trials: list[Trial] = []
+    on_progress(Progress(0, heads))
+    reported = time.perf_counter()
+    for trial in _trials(problems, tried, seeds):
+        trials.append(trial)
+        # Heads trained together come all at once.
+        if time.perf_counter() - reported > REPORT_SECONDS or len(trials) == heads:
+            on_progress(Progress(len(trials), heads, computed=len(trials)))
+            reported = time.perf_counter()
+    ranked = _ranked(tried, trials)
+    best = ranked[0]
+    if not best.usable:
+        raise DataError(
+            f"every one of {len(tried)} settings diverged", "Try lower rates: --lr 1e-5,1e-4. Are the features finite?"
+        )
+    by = _chosen_by(folds, len(seeds), parts[0])
+    run = train_head(
+        entry.path,
+        settings=best.settings,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        refit=refit or bool(folds),
+        sweep={"settings": len(tried), "heads": heads, "chosen_by": by, "val_accuracy": best.val_accuracy},
+        device=device,
+        name=name,
+        cache_dir=cache_dir,
+        runs_dir=runs_dir,
+        command=command,
+    )
+    return SweepResult(entry.id, tuple(ranked), by, run, time.perf_counter() - started)
+
+
+def _recipe(grid: Grid | None, settings: HeadSettings | None, changes: dict[str, Any]) -> tuple[Grid, HeadSettings]:
+    """Tell the fields of the grid from those of the recipe."""
+    axes = {key: tuple(value) for key, value in changes.items() if key in Grid.__dataclass_fields__}
+    base = HeadSettings.of(settings, **{key: value for key, value in changes.items() if key not in axes})
+    if base.solver not in SOLVERS:
+        close = nearest(base.solver, SOLVERS)
+        raise UsageError(f"sweep has no solver {base.solver!r}.{close}", f"It has {', '.join(SOLVERS)}.")
+    foreign = ("l2", "C") if base.solver == "minibatch" else ("lr", "weight_decay", "seeds")
+    for key in axes:
+        if key in foreign:
+            raise UsageError(f"--{key.replace('_', '-')} does not go with --solver {base.solver}")
+    if "l2" in axes and "C" in axes:
+        raise UsageError("--l2 and --C say the same: give one of them")
+    made = replace(grid or Grid(), **axes)
+    if not made.seeds or any(seed < 0 for seed in made.seeds):
+        raise UsageError(f"seeds must be numbers from 0 on, not {list(made.seeds)}")
+    return replace(made, seeds=tuple(dict.fromkeys(made.seeds))), base
+
+
+def _parts(features: Features, folds: int, val_fraction: float, split_seed: int) -> list[Rows]:
+    if folds:
+        return choose_folds(features, folds, split_seed)
+    rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
+    if not len(rows.val):
+        raise UsageError("a sweep chooses on validation rows, and there are none", "Give a --val-fraction, or --folds.")
+    return [rows]
+
+
+def _trials(problems: list[Problem], tried: list[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
+    """Train everything; heads that share rows, seed and transform together."""
+    by_transform: dict[tuple[bool, bool], list[int]] = {}
+    for place, one in enumerate(tried):
+        by_transform.setdefault((one.l2_norm, one.standardize), []).append(place)
+    for fold, problem in enumerate(problems):
+        for places in by_transform.values():
+            for trial in run_trials(problem, [tried[place] for place in places], seeds):
+                yield replace(trial, place=places[trial.place], fold=fold if len(problems) > 1 else None)
+
+
+def _ranked(tried: list[HeadSettings], trials: list[Trial]) -> list[Candidate]:
+    import numpy as np
+
+    found = []
+    for place, settings in enumerate(tried):
+        own = tuple(trial for trial in trials if trial.place == place)
+        accuracies = [trial.val_accuracy for trial in own]
+        loss = float(np.mean([trial.val_loss for trial in own]))
+        spread = float(np.std(accuracies, ddof=1)) if len(own) > 1 else None
+        usable = bool(np.isfinite(loss))
+        found.append(Candidate(settings, float(np.mean(accuracies)), spread, loss if usable else float("inf"), own))
+    return sorted(found, key=lambda one: (not one.usable, -one.val_accuracy, one.val_loss))
+
+
+def _chosen_by(folds: int, seeds: int, rows: Rows) -> str:
+    over = f"{folds} folds" if folds else f"{len(rows.val):,} validation rows"
+    return f"accuracy on {over}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
+
+
+def _plan(
+    features: Features, parts: list[Rows], folds: int, settings: int, heads: int, base: HeadSettings, device: str
+) -> SweepPlan:
+    return SweepPlan(
+        features.cache,
+        str(features.space["architecture"]),
+        features.x.shape[1],
+        len(features.classes),
+        len(parts[0].train),
+        len(parts[0].val),
+        folds,
+        settings,
+        heads,
+        base.solver,
+        device,
+    )
