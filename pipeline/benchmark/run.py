@@ -66,6 +66,18 @@ class Wanted:
         return replace(self, effort=QUICK, rows=2_000, read_rows=2_000, growth=(500, 1_000), quick=True)
 
 
+def _reading(wanted: Wanted, on_step: OnStep) -> Claim:
+    return measure_reading(rows=wanted.read_rows, on_step=on_step)
+
+
+def _growth(wanted: Wanted, on_step: OnStep) -> Claim:
+    return measure_growth(rows=wanted.growth, repeats=1 if wanted.quick else 3, on_step=on_step)
+
+
+ALONE: dict[str, Callable[[Wanted, OnStep], Claim]] = {"f": _reading, "g": _growth}
+"""Claims that share no measurement with others, in the order they are shown."""
+
+
 def benchmark(wanted: Wanted, on_step: OnStep = silent) -> Report:
     """Measure.
 
@@ -77,10 +89,7 @@ def benchmark(wanted: Wanted, on_step: OnStep = silent) -> Report:
     claims: list[Claim] = []
     if set(wanted.only) & set(OF_RATES):
         claims += measure_extractions(wanted, on_step)
-    if "f" in wanted.only:
-        claims.append(measure_reading(rows=wanted.read_rows, on_step=on_step))
-    if "g" in wanted.only:
-        claims.append(measure_growth(rows=wanted.growth, repeats=1 if wanted.quick else 3, on_step=on_step))
+    claims += [measure(wanted, on_step) for key, measure in ALONE.items() if key in wanted.only]
     return Report(machine, tuple(claims), date, time.perf_counter() - started, wanted.quick)
 
 
