@@ -77,6 +77,7 @@ class HeadConfig(_Section):
     temperature: float = 0.07
     val_fraction: float = 0.1
     split_seed: int = 0
+    stream: Literal["auto", "always", "never"] = "auto"
     name: str = ""
 
 

@@ -92,7 +92,7 @@ def run_experiment(config: Config, listener: ExperimentListener | None = None) -
 
 def _head_settings(config: Config) -> tuple[HeadSettings, dict[str, Any]]:
     """Return the recipe and train_head's other arguments; wrong values are refused before stage 1 starts."""
-    selection = config.head.model_dump(include={"val_fraction", "split_seed", "name"})
+    selection = config.head.model_dump(include={"val_fraction", "split_seed", "stream", "name"})
     try:
         # Keys that the file does not have are not given: another solver's would be refused.
         return HeadSettings.of(**config.head.model_dump(exclude=set(selection), exclude_unset=True)), selection

@@ -11,6 +11,7 @@ from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
 from pipeline.store.prune import mark_used
+from pipeline.store.samples import SampleTable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,9 +100,16 @@ def read_features(entry: Entry) -> Features:
         filled += len(rows)
     if not filled:
         raise DataError(f"cache entry {entry.id} has no usable rows")
-    names = np.array(SPLITS)
+    return features_of(entry, table, torch.from_numpy(x))
+
+
+def features_of(entry: Entry, table: SampleTable, x: "Tensor") -> Features:
+    """Return the usable samples of an entry with their features `x` (n, *row_shape)."""
+    import torch
+
+    names, kept = np.array(SPLITS), table.usable
     return Features(
-        torch.from_numpy(x),
+        x,
         torch.from_numpy(table.labels[kept]),
         entry.classes,
         _kept(table.ids, kept),

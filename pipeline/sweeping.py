@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError, UsageError, nearest
 from pipeline.features import Features, read_features
@@ -17,6 +17,9 @@ from pipeline.runs import check_name
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.training import TrainResult, device_for, train_head
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOLVERS = ("minibatch", "exact", "ridge")
 TRANSFORMS: dict[str, dict[str, Any]] = {
@@ -270,7 +273,7 @@ def _parts(features: Features, folds: int, val_fraction: float, split_seed: int)
     return [rows]
 
 
-def _trials(problems: list[Problem], tried: list[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
+def _trials(problems: "list[Problem[Tensor]]", tried: list[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
     """Train everything; heads that share rows, seed and transform together."""
     by_transform: dict[tuple[bool, bool], list[int]] = {}
     for place, one in enumerate(tried):

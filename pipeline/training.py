@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
 
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features, read_features
-from pipeline.heads.head import Head
+from pipeline.heads.head import CHUNK_ROWS, Head
 from pipeline.heads.minibatch import Epoch
+from pipeline.heads.rows import Rows as FeatureRows
+from pipeline.heads.rows import pick
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem, solve_head, solver_threads
 from pipeline.metrics import classification_metrics
@@ -18,10 +22,15 @@ from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
+from pipeline.store.entry import Entry
+from pipeline.streaming import StreamedRows, needs_streaming, stream_features
 from pipeline.threads import cpu_threads
 
 if TYPE_CHECKING:
     import torch
+
+Stream = Literal["auto", "always", "never"]
+"""Whether features stay on disk while a head is trained; auto: if they would fill too much of the free memory."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class TrainResult:
     metrics: dict[str, Any] | None
     """On validation rows; None without any. Never the test split's."""
     rows: dict[str, int]
+    streamed: bool
+    """Whether features stayed on disk."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -52,6 +63,7 @@ class TrainResult:
             "settings": self.settings.to_json(),
             "solver": self.solver,
             "rows": self.rows,
+            "streamed": self.streamed,
             "seconds": self.seconds,
         }
 
@@ -70,6 +82,7 @@ class TrainPlan:
     settings: HeadSettings
     device: str
     threads: int
+    streamed: bool
 
 
 def train_head(
@@ -80,6 +93,7 @@ def train_head(
     split_seed: int = 0,
     refit: bool = False,
     sweep: dict[str, Any] | None = None,
+    stream: Stream = "auto",
     device: str = "auto",
     name: str = "",
     cache_dir: str | Path = "cache",
@@ -98,6 +112,7 @@ def train_head(
         split_seed: seed of that draw.
         refit: train on validation rows too, once everything is chosen; there are no validation figures then.
         sweep: what the run is to say of the sweep that chose its settings, as plain JSON fields.
+        stream: whether features are read from disk in every pass, or once into memory (`pipeline.streaming`).
         device: where the head is trained.
         name: goes behind the run's number.
         cache_dir: the cache root.
@@ -114,16 +129,17 @@ def train_head(
     check_name(name)
     settings = HeadSettings.of(settings, **changes)
     entry = find_entry(Path(cache_dir), str(cache))
-    features = read_features(entry)
-    if features.x.ndim != 2:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
+    if len(entry.space.row_shape) != 1:
+        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
+    streamed = _streams(stream, entry)
+    features, x = _opened(entry, streamed=streamed)
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed, refit=refit)
     where = device_for(device, settings)
     threads = solver_threads(settings, len(rows.train), features.x.shape[1], len(features.classes))
     if on_plan is not None:
-        on_plan(_plan(features, rows, settings, where.type, threads))
+        on_plan(_plan(features, rows, settings, where.type, threads, streamed=streamed))
     problem = Problem(
-        features.x.to(where),
+        x.to(where),
         features.y.to(where),
         rows.train,
         rows.val,
@@ -136,7 +152,7 @@ def train_head(
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(
-            solved.head.logits(features.x[rows.val]).numpy(), features.y[rows.val].numpy(), features.classes
+            _logits(solved.head, pick(x, rows.val)), features.y[rows.val].numpy(), features.classes
         )
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
@@ -149,14 +165,44 @@ def train_head(
         **({} if sweep is None else {"sweep": sweep}),
         "device": where.type,
         "threads": threads,
+        "streamed": streamed,
         "epochs": [epoch.to_json() for epoch in solved.epochs],
         "metrics": metrics,
         "seconds": seconds,
     }
     run = save_run(Path(runs_dir), name, body, solved.head.to_files())
     return TrainResult(
-        run.id, str(run.path), solved.head, solved.settings, solved.facts, solved.epochs, metrics, counts, seconds
+        run.id,
+        str(run.path),
+        solved.head,
+        solved.settings,
+        solved.facts,
+        solved.epochs,
+        metrics,
+        counts,
+        streamed,
+        seconds,
     )
+
+
+def _streams(stream: Stream, entry: Entry) -> bool:
+    if stream not in get_args(Stream):
+        raise UsageError(f"unknown stream {stream!r}", f"Known: {', '.join(get_args(Stream))}")
+    return stream == "always" or (stream == "auto" and needs_streaming(entry))
+
+
+def _opened(entry: Entry, *, streamed: bool) -> "tuple[Features, torch.Tensor | StreamedRows]":
+    """Return an entry's samples, and its features in memory or streamed."""
+    if not streamed:
+        features = read_features(entry)
+        return features, features.x
+    opened = stream_features(entry)
+    return opened.samples, opened.x
+
+
+def _logits(head: Head, x: FeatureRows) -> np.ndarray:
+    """Return logits (n, c) of features (n, d)."""
+    return np.concatenate([head.logits(chunk).numpy() for chunk in x.split(CHUNK_ROWS)])
 
 
 def device_for(asked: str, settings: HeadSettings) -> "torch.device":
@@ -172,7 +218,9 @@ def device_for(asked: str, settings: HeadSettings) -> "torch.device":
     return resolve_device("cpu")
 
 
-def _plan(features: Features, rows: Rows, settings: HeadSettings, device: str, threads: int) -> TrainPlan:
+def _plan(
+    features: Features, rows: Rows, settings: HeadSettings, device: str, threads: int, *, streamed: bool
+) -> TrainPlan:
     rule = "named by the source" if rows.rule is None else "drawn from train by content hash"
     return TrainPlan(
         features.cache,
@@ -185,4 +233,5 @@ def _plan(features: Features, rows: Rows, settings: HeadSettings, device: str, t
         settings,
         device,
         threads,
+        streamed,
     )

@@ -7,13 +7,14 @@ import pipeline
 
 HOUSE = [
     {"errors", "digest", "progress", "versions", "reference_loop"},
-    {"device", "threads", "config"},
+    {"device", "threads", "memory", "config"},
     {"sources"},
     {"backbones"},
     {"engines"},
     {"loading"},
     {"store"},
     {"features"},
+    {"streaming"},
     {"extraction"},
     {"launch"},
     {"heads"},

@@ -31,16 +31,22 @@ def features(n: int = 150, d: int = 37, c: int = 4) -> tuple[torch.Tensor, torch
 
 
 def plain_loop(x, y, make_optimizer, *, epochs=3, batch_size=16, seed=7, c=4):
+    """Return weight, bias and each epoch's mean loss, summed in float64 as loops print it."""
     torch.manual_seed(seed)
     head = nn.Linear(x.shape[1], c)
     optimizer = make_optimizer(head.parameters())
     generator = torch.Generator().manual_seed(seed)
+    losses = []
     for _ in range(epochs):
+        total = 0.0
         for rows in torch.randperm(len(x), generator=generator).split(batch_size):
             optimizer.zero_grad()
-            functional.cross_entropy(head(x[rows]), y[rows]).backward()
+            loss = functional.cross_entropy(head(x[rows]), y[rows])
+            loss.backward()
             optimizer.step()
-    return head.weight.detach(), head.bias.detach()
+            total += float(loss.detach() * len(rows))
+        losses.append(total / len(x))
+    return head.weight.detach(), head.bias.detach(), losses
 
 
 OPTIMIZERS = {
@@ -70,8 +76,9 @@ def test_a_head_equals_that_of_a_plain_loop_bit_for_bit(which):
     options, make_optimizer = OPTIMIZERS[which]
     x, y = features()
     settings = HeadSettings(epochs=3, batch_size=16, seed=7, **options)
-    weight, bias, _ = train_minibatch(x, y, np.arange(150), NOBODY, 4, settings)
-    expected_weight, expected_bias = plain_loop(x, y, make_optimizer)
+    weight, bias, epochs = train_minibatch(x, y, np.arange(150), NOBODY, 4, settings)
+    expected_weight, expected_bias, losses = plain_loop(x, y, make_optimizer)
+    assert [epoch.train_loss for epoch in epochs] == losses
     assert torch.equal(weight, expected_weight)
     assert torch.equal(bias, expected_bias)
     assert (weight.dtype, weight.shape, bias.shape) == (torch.float32, (4, 37), (4,))

@@ -7,10 +7,12 @@ for each line that the parent sends; its answer, plain JSON, goes back as a line
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +23,7 @@ BOOT = (
     "from pipeline.benchmark.child import serve; serve(given)"
 )
 READY = "ready"
+STATUS = Path("/proc/self/status")
 Answer = dict[str, Any]
 
 
@@ -106,3 +109,11 @@ def answer_of(child: Child) -> Answer:
     child.wait_ready()
     child.ask()
     return child.answer()
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has had, in bytes."""
+    if STATUS.exists():  # what Linux says elsewhere counts the parent's memory, from before the child was itself
+        return next(int(line.split()[1]) << 10 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used << 10

@@ -1,7 +1,5 @@
 """(g) How time and memory of an extraction grow with its rows: a network that takes no time, a process a size."""
 
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.benchmark.child import Child, answer_of
+from pipeline.benchmark.child import Child, answer_of, peak_memory
 from pipeline.benchmark.figures import BYTES, EXPONENT, SECONDS, TIMES, Claim, Figure
 from pipeline.benchmark.numbered import DIM, extract_numbers
 from pipeline.benchmark.timing import OnStep, Spread, silent
@@ -20,7 +18,6 @@ EXPONENT_LIMIT = 1.05
 WARM_SHARE = 0.1
 LINEAR_FROM = 100_000
 """Rows from which time is more than starting, so that something is asked of the exponent."""
-STATUS = Path("/proc/self/status")
 
 
 def log_log_slope(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -37,13 +34,13 @@ def extract_once(rows: int) -> Callable[[], dict[str, Any]]:
         def note(progress: Progress) -> None:
             nonlocal warm
             if not warm and progress.done >= WARM_SHARE * rows:
-                warm = _peak()
+                warm = peak_memory()
 
         with tempfile.TemporaryDirectory(prefix="pipeline-benchmark-") as folder:
             started = time.perf_counter()
             extract_numbers(Path(folder), rows, on_progress=note)
             seconds = time.perf_counter() - started
-        return {"seconds": seconds, "warm": warm, "peak": _peak()}
+        return {"seconds": seconds, "warm": warm, "peak": peak_memory()}
 
     return work
 
@@ -86,11 +83,3 @@ def measure_growth(
     conditions = {"rows": list(rows), "dim": DIM, "repeats": repeats}
     title = f"growth · {4 * DIM:,} bytes a row, a network that takes no time"
     return Claim("g", title, tuple(figures), conditions)
-
-
-def _peak() -> int:
-    """Return the most memory this process has had, in bytes."""
-    if STATUS.exists():  # what Linux says elsewhere counts the parent's memory, from before the child was itself
-        return next(int(line.split()[1]) << 10 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used << 10

@@ -114,7 +114,7 @@ def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
-            f"{count(plan.classes, 'class')}",
+            f"{count(plan.classes, 'class')}{' · streamed from disk' if plan.streamed else ''}",
             "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
             "head": f"{_recipe(plan.settings)} · {plan.device}",
         }

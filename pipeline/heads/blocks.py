@@ -36,6 +36,5 @@ class Blocks:
         import torch
 
         rows = parts[number]
-        with torch.inference_mode():
-            features = torch.index_select(self.x, 0, rows, out=self.buffers[number % 2][: len(rows)])
-            return features.float(), self.y.index_select(0, rows)
+        features = torch.index_select(self.x, 0, rows, out=self.buffers[number % 2][: len(rows)])
+        return features.float(), self.y.index_select(0, rows)

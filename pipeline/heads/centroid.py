@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
 from pipeline.heads.head import CHUNK_ROWS
+from pipeline.heads.rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def fit_centroids(x: "Tensor", y: "Tensor", classes: tuple[str, ...]) -> tuple["Tensor", "Tensor"]:
+def fit_centroids(x: Rows, y: "Tensor", classes: tuple[str, ...]) -> tuple["Tensor", "Tensor"]:
     """Return weight (c, d) and bias (c,), float64, for features `x` (n, d) with labels `y` (n,).
 
     With m_k the mean of class k, the score of a row is m_k x - |m_k|^2 / 2, which is -|x - m_k|^2 / 2 but for a term
@@ -28,8 +29,8 @@ def fit_centroids(x: "Tensor", y: "Tensor", classes: tuple[str, ...]) -> tuple["
             "Another --solver does without them, as a smaller --val-fraction may.",
         )
     means = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, device=x.device)
-    for rows in torch.arange(len(x), device=x.device).split(CHUNK_ROWS):
-        means.index_add_(0, y[rows], x[rows].double())
+    for chunk, labels in zip(x.split(CHUNK_ROWS), y.split(CHUNK_ROWS), strict=True):
+        means.index_add_(0, labels, chunk.double())
     means /= count[:, None]
     if not torch.isfinite(means).all():
         raise DataError("features are not finite: they have no mean")

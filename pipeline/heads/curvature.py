@@ -8,7 +8,10 @@ one of A (c, c). With it conjugate gradients need tens of products whatever the 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.errors import DataError
+from pipeline.heads.rows import Rows, pick
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +62,7 @@ class Preconditioner:
         return (self.class_vectors @ torch.cat([weight, rotated[:, -1:] / self.bias_values], dim=1)).double()
 
 
-def feature_curvature(x: "Tensor") -> tuple[FeatureCurvature, "Tensor"]:
+def feature_curvature(x: Rows) -> tuple[FeatureCurvature, "Tensor"]:
     """Return the covariance of rows of `x` (n, d), estimated from evenly spread ones, and their mean (d,) float64.
 
     Raises:
@@ -69,7 +72,7 @@ def feature_curvature(x: "Tensor") -> tuple[FeatureCurvature, "Tensor"]:
 
     n, d = x.shape
     step = max(1, n // max(SAMPLE_ROWS, SAMPLE_FACTOR * d))
-    sample = x[::step].float()
+    [sample] = (chunk.float() for chunk in pick(x, np.arange(0, n, step)).split(n))
     mean = sample.mean(dim=0, dtype=torch.float64)
     centred = sample - mean.float()
     covariance = centred.T @ centred / len(sample)

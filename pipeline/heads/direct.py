@@ -1,15 +1,14 @@
 """The steps of a linear head without autograd: the kernels that autograd would call, in its order, so the same bits.
 
 What a plain loop spends beside the arithmetic is gone: no graph is built, weight and bias are one tensor to the
-optimiser, rows of several batches are gathered at once while those before are used, and loss and accuracy are
-taken of several batches at once. Measured on 50,000 x 1,280 features and 10 classes, `benchmarks/minibatch.py`.
+optimiser, rows of several batches are gathered at once while those before are used, and losses and accuracy are
+read out once for several batches. Measured on 50,000 x 1,280 features and 10 classes, `benchmarks/minibatch.py`.
 """
 
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipeline.heads.blocks import Blocks
 from pipeline.heads.settings import HeadSettings
 
 if TYPE_CHECKING:
@@ -20,12 +19,12 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 """Adam's, as torch has them by default."""
 
 
-def direct_steps(network: "nn.Module", x: "Tensor", y: "Tensor", settings: HeadSettings) -> "DirectSteps | None":
+def direct_steps(network: "nn.Module", settings: HeadSettings) -> "DirectSteps | None":
     """Return these steps if they do what the settings ask for; of anything else autograd takes the gradient."""
     from torch import nn
 
     extras = settings.dropout or settings.label_smoothing or settings.class_weight != "none"
-    return None if extras or not isinstance(network, nn.Linear) else DirectSteps(network, x, y, settings)
+    return None if extras or not isinstance(network, nn.Linear) else DirectSteps(network, settings)
 
 
 class DirectSteps:
@@ -34,7 +33,7 @@ class DirectSteps:
     The gradient of the mean cross-entropy by the logits is softmax - onehot, divided by the batch.
     """
 
-    def __init__(self, network: "nn.Linear", x: "Tensor", y: "Tensor", settings: HeadSettings) -> None:
+    def __init__(self, network: "nn.Linear", settings: HeadSettings) -> None:
         import torch
 
         self.settings = settings
@@ -45,42 +44,49 @@ class DirectSteps:
         self.weight_gradient, self.bias_gradient = _parts(self.gradient, classes, dim)
         network.weight.data, network.bias.data = self.weight, self.bias
         self.update = OPTIMIZERS[settings.optimizer](self.both, self.gradient, settings)
-        self.blocks = Blocks(x, y, settings.batch_size)
 
-    def epoch(self, order: "Tensor", rates: Iterator[float]) -> tuple[float, float]:
-        """Take the steps of one epoch over rows in this order (n,); `rates` gives the rate of each.
+    def epoch(self, blocks: "Iterator[tuple[Tensor, Tensor]]", rates: Iterator[float]) -> tuple[float, float]:
+        """Take the steps of one epoch over blocks of batches, as `epochs` gives them, at these `rates`.
 
         Returns:
             The mean loss and the accuracy, each row measured before the update of its batch.
         """
         import torch
-        from torch.nn import functional
 
-        total, right = 0.0, 0
+        total, right, rows = 0.0, 0, 0
         with torch.inference_mode():
-            for features, labels in self.blocks(order):
-                logits = self._steps(features, labels, rates)
-                total += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            for features, labels in blocks:
+                logits, losses = self._steps(features, labels, rates)
+                for loss in losses.tolist():  # one by one, as a loop adds them up
+                    total += loss
                 right += int((logits.argmax(1) == labels).sum())
-        return total / len(order), right / len(order)
+                rows += len(labels)
+        return total / rows, right / rows
 
-    def _steps(self, features: "Tensor", labels: "Tensor", rates: Iterator[float]) -> "Tensor":
-        """Take the steps of a block of batches (m, d); return the logits (m, c) before each."""
+    def _steps(self, features: "Tensor", labels: "Tensor", rates: Iterator[float]) -> tuple["Tensor", "Tensor"]:
+        """Take the steps of a block of batches (m, d).
+
+        Returns:
+            The logits (m, c) before each step, and each batch's loss times its rows.
+        """
         import torch
+        from torch.nn import functional
 
         b = self.settings.batch_size
         logits = features.new_empty(len(features), len(self.bias))
-        losses = torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), -1.0 / b)
+        by_log_p = torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), -1.0 / b)
         if rest := len(features) % b:
-            losses[-rest:].scatter_(1, labels[-rest:].unsqueeze(1), -1.0 / rest)
-        transposed = self.weight.t()
-        for rows, scores, loss in zip(features.split(b), logits.split(b), losses.split(b), strict=True):
-            torch.addmm(self.bias, rows, transposed, out=scores)
-            by_logits = torch.ops.aten._log_softmax_backward_data(loss, scores.log_softmax(1), 1, torch.float32)
+            by_log_p[-rest:].scatter_(1, labels[-rest:].unsqueeze(1), -1.0 / rest)
+        transposed, losses = self.weight.t(), []
+        parts = (part.split(b) for part in (features, labels, logits, by_log_p))
+        for rows, wanted, scores, loss in zip(*parts, strict=True):
+            log_p = torch.addmm(self.bias, rows, transposed, out=scores).log_softmax(1)
+            losses.append(functional.nll_loss(log_p, wanted) * len(rows))
+            by_logits = torch.ops.aten._log_softmax_backward_data(loss, log_p, 1, torch.float32)
             torch.mm(by_logits.t(), rows, out=self.weight_gradient)
             torch.sum(by_logits, 0, out=self.bias_gradient)
             self.update.step(next(rates))
-        return logits
+        return logits, torch.stack(losses)
 
 
 def _parts(both: "Tensor", classes: int, dim: int) -> "tuple[Tensor, Tensor]":

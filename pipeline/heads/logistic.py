@@ -8,7 +8,7 @@ which is scikit-learn's LogisticRegression with C = 1 / (n l2), bias not regular
 the gradient vanishes is the optimum, and how nearly it does is measured in float64 and returned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from pipeline.heads.objective import Point, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pipeline.heads.rows import Rows
 
 TOLERANCE = 1e-6
 """Norm of the gradient, relative to that of zero weights, at which the optimum counts as reached."""
@@ -41,11 +43,11 @@ class Optimum:
     """Products with the Hessian; each costs about one pass over the features, as a gradient does."""
 
 
-def solve_logistic(x: "Tensor", y: "Tensor", n_classes: int, l2: float, row_weights: "Tensor | None" = None) -> Optimum:
+def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weights: "Tensor | None" = None) -> Optimum:
     """Return the optimum for features `x` (n, d), float32 or float16, and labels `y` (n,).
 
     Args:
-        x: features, on any device.
+        x: features, on any device, in memory or streamed: each step and product is a pass over them.
         y: positions of the classes.
         n_classes: c.
         l2: above 0; in the units of the formula above.
@@ -58,12 +60,18 @@ def solve_logistic(x: "Tensor", y: "Tensor", n_classes: int, l2: float, row_weig
 
 
 def solve_logistic_path(
-    x: "Tensor", y: "Tensor", n_classes: int, l2s: Sequence[float], row_weights: "Tensor | None" = None
+    x: "Rows",
+    y: "Tensor",
+    n_classes: int,
+    l2s: Sequence[float],
+    row_weights: "Tensor | None" = None,
+    on_point: Callable[[float], None] | None = None,
 ) -> list[Optimum]:
     """Return the optimum for each of several `l2s`, in their order; the other arguments are those of `solve_logistic`.
 
     The most regularised comes first and each of the others starts where the one before ended (Friedman, Hastie &
-    Tibshirani, 2010); the features' covariance is decomposed once.
+    Tibshirani, 2010); the features' covariance is decomposed once. `on_point` is called with the objective after
+    each step.
 
     Raises:
         DataError: as `solve_logistic`.
@@ -76,7 +84,7 @@ def solve_logistic_path(
     found: dict[float, Optimum] = {}
     theta: Tensor | None = None
     for l2 in sorted(set(l2s), reverse=True):
-        newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta)
+        newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta, on_point)
         theta, found[l2] = newton.run()
     return [found[l2] for l2 in l2s]
 
@@ -84,10 +92,16 @@ def solve_logistic_path(
 class _Newton:
     """Steps from zero weights, or from `theta`, to the optimum: in float32 as far as that leads, then in float64."""
 
-    def __init__(self, problem: Problem, curvature: FeatureCurvature, theta: "Tensor | None" = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        curvature: FeatureCurvature,
+        theta: "Tensor | None" = None,
+        on_point: Callable[[float], None] | None = None,
+    ) -> None:
         import torch
 
-        self.problem, self.curvature = problem, curvature
+        self.problem, self.curvature, self.on_point = problem, curvature, on_point
         d, device = problem.x.shape[1], problem.x.device
         self.zero = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
         if not torch.isfinite(self.zero.gradient).all():
@@ -107,6 +121,8 @@ class _Newton:
             following = self._step(point)
             if following is not None:
                 point = following
+                if self.on_point is not None:
+                    self.on_point(point.objective)
             elif not self.problem.precise:
                 point = self._in_float64(point)  # rounding hides the way down
             else:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError, UsageError
-from pipeline.heads.balance import BalancedRows, balanced_weights
+from pipeline.heads.balance import balanced_weights
 from pipeline.heads.direct import direct_steps
+from pipeline.heads.epochs import epochs_over
+from pipeline.heads.rows import Rows, chunks
 from pipeline.heads.settings import HeadSettings
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def train_minibatch(
 
 
 def train_network(
-    x: "Tensor",
+    x: Rows,
     y: "Tensor",
     train_rows: np.ndarray,
     val_rows: np.ndarray,
@@ -91,9 +93,11 @@ def train_network(
 ) -> Trained:
     """Train what the settings say, linear or with a hidden layer, on rows of `x` (n, d) with labels `y` (n,).
 
+    Of features in memory the result is that of a plain loop; a stream has another random order.
+
     Raises:
         DataError: if the loss stops being a number, unless it may.
-        UsageError: if early stopping has no validation rows to go by.
+        UsageError: if early stopping has no validation rows to go by, or balanced batches are to come from a stream.
     """
     import torch
 
@@ -106,17 +110,13 @@ def train_network(
         generator = torch.Generator().manual_seed(settings.seed)
         train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(device)
         val = torch.from_numpy(np.ascontiguousarray(val_rows)).to(device)
-        loop = _Loop(network, x, y, train, n_classes, settings)
-        balanced = BalancedRows(train, y[train]) if settings.sampling == "balanced" else None
+        loop = _Loop(network, y[train], n_classes, settings)
+        blocks = epochs_over(x, y, train_rows, settings)
         epochs: list[Epoch] = []
         best = _Best(network)
         for number in range(1, settings.epochs + 1):
             started = time.perf_counter()
-            if balanced is None:
-                order = train[torch.randperm(len(train), generator=generator).to(device)]
-            else:
-                order = balanced.draw(generator).to(device)
-            loss, accuracy = loop.epoch(order)
+            loss, accuracy = loop.epoch(blocks(generator))
             seconds = time.perf_counter() - started
             if stop_if_diverged and not np.isfinite(loss):
                 raise DataError(
@@ -172,27 +172,26 @@ def _optimizer(network: "nn.Module", settings: HeadSettings) -> "torch.optim.Opt
 class _Loop:
     """What the steps of all epochs share."""
 
-    def __init__(
-        self, network: "nn.Module", x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, settings: HeadSettings
-    ) -> None:
-        self.network, self.x, self.y, self.settings = network, x, y, settings
-        self.direct = direct_steps(network, x, y, settings)
+    def __init__(self, network: "nn.Module", y: "Tensor", n_classes: int, settings: HeadSettings) -> None:
+        """Take the labels (n,) of train rows."""
+        self.network, self.settings = network, settings
+        self.direct = direct_steps(network, settings)
         self.optimizer = _optimizer(network, settings)
-        self.weights = balanced_weights(y[train], n_classes) if settings.class_weight == "balanced" else None
-        self.rates = (settings.lr * factor for factor in rate_factors(settings, len(train)))
+        self.weights = balanced_weights(y, n_classes) if settings.class_weight == "balanced" else None
+        self.rates = (settings.lr * factor for factor in rate_factors(settings, len(y)))
 
-    def epoch(self, order: "Tensor") -> tuple[float, float]:
-        """Take the steps of one epoch over rows in this order; return mean loss and accuracy."""
+    def epoch(self, blocks: "Iterator[tuple[Tensor, Tensor]]") -> tuple[float, float]:
+        """Take the steps of one epoch over blocks of batches; return mean loss and accuracy."""
         if self.direct is not None:
-            return self.direct.epoch(order, self.rates)
+            return self.direct.epoch(blocks, self.rates)
         import torch
         from torch.nn import functional
 
-        settings, network = self.settings, self.network.train()
-        total = torch.zeros((), device=self.x.device, dtype=torch.float64)
-        right = torch.zeros((), device=self.x.device, dtype=torch.int64)
-        for rows in order.split(settings.batch_size):
-            features, labels = self.x.index_select(0, rows).float(), self.y.index_select(0, rows)
+        settings, network, rows = self.settings, self.network.train(), 0
+        device = next(network.parameters()).device
+        total = torch.zeros((), device=device, dtype=torch.float64)
+        right = torch.zeros((), device=device, dtype=torch.int64)
+        for features, labels in _batches(blocks, settings.batch_size):
             if settings.dropout and not settings.hidden:
                 features = functional.dropout(features, settings.dropout)
             logits = network(features)
@@ -205,9 +204,15 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-            total += loss.detach() * len(rows)
+            total += loss.detach() * len(labels)
             right += (logits.detach().argmax(1) == labels).sum()
-        return float(total) / len(order), int(right) / len(order)
+            rows += len(labels)
+        return float(total) / rows, int(right) / rows
+
+
+def _batches(blocks: "Iterator[tuple[Tensor, Tensor]]", size: int) -> "Iterator[tuple[Tensor, Tensor]]":
+    for features, labels in blocks:
+        yield from zip(features.split(size), labels.split(size), strict=True)
 
 
 def rate_factors(settings: HeadSettings, rows: int) -> Iterator[float]:
@@ -244,7 +249,7 @@ class _Best:
         return epoch.epoch - self.epoch >= patience
 
 
-def measure(network: "nn.Module", x: "Tensor", y: "Tensor", rows: "Tensor") -> tuple[float, float]:
+def measure(network: "nn.Module", x: Rows, y: "Tensor", rows: "Tensor") -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy of a network on some rows."""
     import torch
     from torch.nn import functional
@@ -252,8 +257,8 @@ def measure(network: "nn.Module", x: "Tensor", y: "Tensor", rows: "Tensor") -> t
     network.eval()
     total, right = 0.0, 0
     with torch.inference_mode():
-        for part in rows.split(8192):
-            logits, labels = network(x.index_select(0, part).float()), y.index_select(0, part)
+        for features, labels in chunks(x, y, rows):
+            logits = network(features.float())
             total += float(functional.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())
     return total / len(rows), right / len(rows)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
 from pipeline.heads.head import CHUNK_ROWS
+from pipeline.heads.rows import Rows
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PATH = tuple(10 ** (tenth / 2) for tenth in range(-14, 5))
@@ -45,18 +47,22 @@ class RidgePath:
         weight = (self.vectors @ (self.targets / (self.values + l2)[:, None])).T
         return weight, self.target_mean - weight @ self.mean
 
-    def accuracies(self, x: "Tensor", y: "Tensor", path: list[float]) -> list[float]:
+    def accuracies(self, x: Rows, y: "Tensor", path: list[float]) -> list[float]:
         """Return the accuracy on rows (n, d) for every l2 of a path; the rows are rotated once."""
-        rotated = (x.double() - self.mean) @ self.vectors
-        found = []
-        for l2 in path:
-            scores = rotated @ (self.targets / (self.values + l2)[:, None]) + self.target_mean
-            found.append(float((scores.argmax(dim=1) == y).double().mean()))
-        return found
+        right = [0] * len(path)
+        for chunk, labels in zip(x.split(CHUNK_ROWS), y.split(CHUNK_ROWS), strict=True):
+            rotated = (chunk.double() - self.mean) @ self.vectors
+            for place, l2 in enumerate(path):
+                scores = rotated @ (self.targets / (self.values + l2)[:, None]) + self.target_mean
+                right[place] += int((scores.argmax(dim=1) == labels).sum())
+        return [count / len(y) for count in right]
 
 
-def ridge_path(x: "Tensor", y: "Tensor", n_classes: int, row_weights: "Tensor | None" = None) -> RidgePath:
-    """Decompose features `x` (n, d) with labels `y` (n,); `row_weights` (n,) default to 1.
+def ridge_path(x: Rows, y: "Tensor", n_classes: int, row_weights: "Tensor | None" = None) -> RidgePath:
+    """Decompose features `x` (n, d) with labels `y` (n,) in one pass; `row_weights` (n,) default to 1.
+
+    Sums are taken of rows less the mean of the first chunk and corrected at the end: without it the covariance of
+    features far from 0 would be a small difference of large sums (Chan, Golub & LeVeque, 1983).
 
     Raises:
         DataError: if features are not finite.
@@ -65,22 +71,44 @@ def ridge_path(x: "Tensor", y: "Tensor", n_classes: int, row_weights: "Tensor | 
 
     n, d = x.shape
     share = (torch.ones(n, device=x.device) if row_weights is None else row_weights).double() / n
+    shift, sums = torch.zeros(d, dtype=torch.float64, device=x.device), _Sums.zeros(d, n_classes, x.device)
+    for number, (chunk, labels, weights) in enumerate(
+        zip(x.split(CHUNK_ROWS), y.split(CHUNK_ROWS), share.split(CHUNK_ROWS), strict=True)
+    ):
+        if not number:
+            shift = chunk.mean(dim=0, dtype=torch.float64)
+        sums.add(chunk.double() - shift, _targets(labels, n_classes), weights)
     total = share.sum()
-    mean, target_mean = (torch.zeros(size, dtype=torch.float64, device=x.device) for size in (d, n_classes))
-    for rows in torch.arange(n, device=x.device).split(CHUNK_ROWS):
-        mean += share[rows] @ x[rows].double() / total
-        target_mean += share[rows] @ _targets(y[rows], n_classes) / total
-    covariance = torch.zeros(d, d, dtype=torch.float64, device=x.device)
-    with_targets = torch.zeros(d, n_classes, dtype=torch.float64, device=x.device)
-    for rows in torch.arange(n, device=x.device).split(CHUNK_ROWS):
-        centred = x[rows].double() - mean
-        weighted = centred.T * share[rows]
-        covariance += weighted @ centred
-        with_targets += weighted @ (_targets(y[rows], n_classes) - target_mean)
+    moved, target_mean = sums.rows / total, sums.targets / total
+    covariance = sums.squares - total * torch.outer(moved, moved)
+    with_targets = sums.products - total * torch.outer(moved, target_mean)
     if not torch.isfinite(covariance).all():
         raise DataError("features are not finite: ridge regression has no solution on them")
     values, vectors = torch.linalg.eigh(covariance)
-    return RidgePath(vectors, values.clamp(min=0), vectors.T @ with_targets, mean, target_mean)
+    return RidgePath(vectors, values.clamp(min=0), vectors.T @ with_targets, shift + moved, target_mean)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted sums over rows (m, d) and targets (m, c), float64."""
+
+    rows: "Tensor"
+    targets: "Tensor"
+    squares: "Tensor"
+    products: "Tensor"
+
+    @classmethod
+    def zeros(cls, d: int, c: int, device: "torch.device") -> "_Sums":
+        import torch
+
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((d,), (c,), (d, d), (d, c))))
+
+    def add(self, rows: "Tensor", targets: "Tensor", weights: "Tensor") -> None:
+        weighted = rows.T * weights
+        self.rows.add_(weighted.sum(dim=1))
+        self.targets.add_(weights @ targets)
+        self.squares.addmm_(weighted, rows)
+        self.products.addmm_(weighted, targets)
 
 
 def _targets(y: "Tensor", n_classes: int) -> "Tensor":

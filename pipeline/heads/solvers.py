@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -11,26 +11,31 @@ from pipeline.errors import UsageError
 from pipeline.heads.balance import balanced_weights
 from pipeline.heads.calibration import best_scale
 from pipeline.heads.centroid import fit_centroids
-from pipeline.heads.head import Head
+from pipeline.heads.head import CHUNK_ROWS, Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.logistic import solve_logistic
 from pipeline.heads.minibatch import Epoch, OnEpoch, measure, threads_for, train_network
 from pipeline.heads.mlp import MLPHead
 from pipeline.heads.neighbours import NeighboursHead, fit_neighbours
 from pipeline.heads.ridge import ridge_path
+from pipeline.heads.rows import Rows, pick
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.transform import Transform, fit_transform
+from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+R = TypeVar("R", bound=Rows, covariant=True)
+
+
 @dataclass(frozen=True)
-class Problem:
+class Problem(Generic[R]):
     """What a head is trained on, and what it is bound to."""
 
-    x: "Tensor"
-    """(n, d) float32 or float16."""
+    x: R
+    """(n, d) float32 or float16, a tensor or a stream."""
     y: "Tensor"
     """(n,) int64."""
     train: np.ndarray
@@ -49,14 +54,9 @@ class Problem:
             "transform": transform,
         }
 
-    def rows(self, which: np.ndarray) -> tuple["Tensor", "Tensor"]:
+    def rows(self, which: np.ndarray) -> tuple[R, "Tensor"]:
         """Return features and labels of some rows; no copy where these are all."""
-        import torch
-
-        if len(which) == len(self.y) and bool((np.diff(which) > 0).all()):
-            return self.x, self.y
-        index = torch.from_numpy(np.ascontiguousarray(which)).to(self.x.device)
-        return self.x.index_select(0, index), self.y.index_select(0, index)
+        return pick(self.x, which), pick(self.y, which)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Solved:
     """What the solver says of its work, as plain JSON fields."""
 
 
-def solve_head(problem: Problem, settings: HeadSettings, on_epoch: OnEpoch | None = None) -> Solved:
+def solve_head(problem: Problem[Rows], settings: HeadSettings, on_epoch: OnEpoch | None = None) -> Solved:
     """Train a head as the settings say; test rows are not among the problem's.
 
     Raises:
@@ -111,7 +111,9 @@ def solver_threads(settings: HeadSettings, rows: int, dim: int, n_classes: int) 
     return 0
 
 
-def _minibatch(problem: Problem, transform: Transform, settings: HeadSettings, on_epoch: OnEpoch | None) -> Solved:
+def _minibatch(
+    problem: Problem[Rows], transform: Transform, settings: HeadSettings, on_epoch: OnEpoch | None
+) -> Solved:
     classes = len(problem.classes)
     trained = train_network(problem.x, problem.y, problem.train, problem.val, classes, settings, on_epoch)
     state, bound = trained.network.state_dict(), problem.bound(transform)
@@ -129,7 +131,7 @@ def _minibatch(problem: Problem, transform: Transform, settings: HeadSettings, o
     return Solved(head, settings, trained.epochs, facts)
 
 
-def _exact(problem: Problem, transform: Transform, settings: HeadSettings) -> Solved:
+def _exact(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
     x, y = problem.rows(problem.train)
     l2 = regularisation(settings, len(y))
     optimum = solve_logistic(x, y, len(problem.classes), l2, row_weights(y, problem, settings))
@@ -144,7 +146,7 @@ def _exact(problem: Problem, transform: Transform, settings: HeadSettings) -> So
     return Solved(LinearHead(optimum.weight, optimum.bias, **problem.bound(transform)), settings, [], facts)
 
 
-def _ridge(problem: Problem, transform: Transform, settings: HeadSettings) -> Solved:
+def _ridge(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
     x, y = problem.rows(problem.train)
     if settings.l2 is None and not len(problem.val):
         raise UsageError(
@@ -164,19 +166,28 @@ def _ridge(problem: Problem, transform: Transform, settings: HeadSettings) -> So
     return Solved(head, settings, [], {"l2": l2, "alpha": l2 * len(y), **scale, **facts})
 
 
-def _knn(problem: Problem, transform: Transform, settings: HeadSettings) -> Solved:
-    bank, labels = fit_neighbours(*problem.rows(problem.train), k=settings.k)
+def _knn(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
+    import torch
+
+    x, y = problem.rows(problem.train)
+    if isinstance(x, StreamedRows):
+        raise UsageError(
+            "--solver knn keeps all train rows, and the features do not fit into memory",
+            "Another --solver streams them; --stream never reads all features into memory.",
+        )
+    assert isinstance(x, torch.Tensor)
+    bank, labels = fit_neighbours(x, y, k=settings.k)
     head = NeighboursHead(bank, labels, settings.k, settings.temperature, **problem.bound(transform))
     return Solved(head, settings, [], {"rows": len(bank)})
 
 
-def _centroid(problem: Problem, transform: Transform, settings: HeadSettings) -> Solved:
+def _centroid(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
     weight, bias = fit_centroids(*problem.rows(problem.train), problem.classes)
     head, scale = _scaled(problem, transform, weight, bias)
     return Solved(head, settings, [], scale)
 
 
-SOLVERS: dict[str, Callable[[Problem, Transform, HeadSettings], Solved]] = {
+SOLVERS: dict[str, Callable[[Problem[Rows], Transform, HeadSettings], Solved]] = {
     "exact": _exact,
     "ridge": _ridge,
     "knn": _knn,
@@ -186,12 +197,14 @@ SOLVERS: dict[str, Callable[[Problem, Transform, HeadSettings], Solved]] = {
 
 
 def _scaled(
-    problem: Problem, transform: Transform, weight: "Tensor", bias: "Tensor"
+    problem: Problem[Rows], transform: Transform, weight: "Tensor", bias: "Tensor"
 ) -> tuple[LinearHead, dict[str, Any]]:
     """Return the head whose logits are these scores times one number: the best on validation, else train, rows."""
+    import torch
+
     rows = "val" if len(problem.val) else "train"
     x, y = problem.rows(problem.val if rows == "val" else problem.train)
-    scores = x.float() @ weight.T.float() + bias.float()
+    scores = torch.cat([chunk.float() @ weight.T.float() + bias.float() for chunk in x.split(CHUNK_ROWS)])
     scale = best_scale(scores, y)
     weight, bias = (scale * weight).float().cpu().contiguous(), (scale * bias).float().cpu()
     return LinearHead(weight, bias, **problem.bound(transform)), {"scale": scale, "scaled_on": rows}
@@ -202,12 +215,12 @@ def regularisation(settings: HeadSettings, rows: int) -> float:
     return settings.l2 or 1 / ((settings.C or 1.0) * rows)
 
 
-def row_weights(y: "Tensor", problem: Problem, settings: HeadSettings) -> "Tensor | None":
+def row_weights(y: "Tensor", problem: Problem[Rows], settings: HeadSettings) -> "Tensor | None":
     """Return the weights (n,) of train rows with labels `y` (n,), None where all weigh the same."""
     return balanced_weights(y, len(problem.classes))[y] if settings.class_weight == "balanced" else None
 
 
-def _finished(problem: Problem, head: Head, seconds: float) -> Epoch:
+def _finished(problem: Problem[Rows], head: Head, seconds: float) -> Epoch:
     """Return what an epoch's line says, of a finished head: mean cross-entropy without weights, and accuracy."""
     import torch
 

@@ -1,9 +1,11 @@
 """What is done to features in front of a head: L2 norm first, then standardisation, fitted on train rows."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.heads.head import CHUNK_ROWS
+from pipeline.heads.rows import R, Rows
+from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,13 +29,17 @@ class Transform:
         """Whether features stay as they are."""
         return not self.l2_norm and self.mean is None
 
-    def apply(self, x: "Tensor") -> "Tensor":
+    def apply(self, x: R) -> R:
         """Return transformed features (n, d) float32; `x` itself where there is nothing to do."""
+        if self.nothing:
+            return x
+        found: Any = x.mapped(self._in_memory) if isinstance(x, StreamedRows) else self._in_memory(x)
+        return found  # type: ignore[no-any-return]
+
+    def _in_memory(self, x: Any) -> "Tensor":  # noqa: ANN401 - a tensor: all that is no stream
         import torch
         from torch import nn
 
-        if self.nothing:
-            return x
         module = nn.Sequential(*self.modules()).to(x.device)
         out = torch.empty(x.shape, device=x.device)
         with torch.inference_mode():
@@ -67,7 +73,7 @@ class Transform:
 IDENTITY = Transform()
 
 
-def fit_transform(x: "Tensor", *, l2_norm: bool, standardize: bool) -> Transform:
+def fit_transform(x: Rows, *, l2_norm: bool, standardize: bool) -> Transform:
     """Return the transform of these features (n, d), which are the train rows and no others.
 
     Mean and standard deviation (of n, not n - 1, as scikit-learn's StandardScaler) are summed in float64. A

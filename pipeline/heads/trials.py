@@ -51,7 +51,7 @@ class Trial:
         }
 
 
-def run_trials(problem: Problem, tried: Sequence[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
+def run_trials(problem: "Problem[Tensor]", tried: Sequence[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
     """Train a head for each of several settings, which share solver and transform, and for each seed.
 
     Raises:
@@ -70,7 +70,7 @@ def run_trials(problem: Problem, tried: Sequence[HeadSettings], seeds: Sequence[
         yield from (_batched if can_batch(first) else _one_by_one)(seen, seeded)
 
 
-def _batched(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _batched(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     val = problem.rows(problem.val)
     rates = [Rates(settings.lr, settings.weight_decay) for settings in tried]
     started = time.perf_counter()
@@ -82,7 +82,7 @@ def _batched(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Trial]
         started = time.perf_counter()
 
 
-def _one_by_one(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _one_by_one(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     """Train heads that cannot share batches: those with a hidden layer, dropout and the like."""
     classes = len(problem.classes)
     for place, settings in enumerate(tried):
@@ -97,7 +97,7 @@ def _one_by_one(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Tri
         yield Trial(place, settings, epoch.val_accuracy, epoch.val_loss, time.perf_counter() - started)
 
 
-def _exact(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _exact(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     x, y = problem.rows(problem.train)
     started = time.perf_counter()
     l2s = [regularisation(settings, len(y)) for settings in tried]
@@ -109,7 +109,7 @@ def _exact(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Trial]:
         yield Trial(place, tried[place], accuracy, loss, seconds)
 
 
-def _ridge(problem: Problem, tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _ridge(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     """Solve for every l2 from one decomposition; losses are those of the best scale, as of the head that is saved."""
     x, y = problem.rows(problem.train)
     started = time.perf_counter()

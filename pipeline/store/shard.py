@@ -33,6 +33,8 @@ class ShardRows:
     features: np.ndarray
     digests: np.ndarray
     status: np.ndarray
+    offset: int | None = None
+    """Where in their file the features start, in bytes; None of rows that were not read from one."""
 
 
 def shard_bytes(space: FeatureSpace, rows: ShardRows) -> bytes:
@@ -92,4 +94,6 @@ def parse_shard(data: bytes | memoryview, space: FeatureSpace, where: str) -> Sh
     for name, (shape, dtype) in wanted.items():
         if columns[name].shape != shape or columns[name].dtype != dtype:
             raise CacheError(f"{where}: {name} is not a dataset {shape} {dtype}", REPAIR)
-    return ShardRows(columns["features"], columns["image_sha256"], columns["status"])
+    # The features are a view of the file's bytes.
+    offset = columns["features"].ctypes.data - np.frombuffer(data, np.uint8).ctypes.data
+    return ShardRows(columns["features"], columns["image_sha256"], columns["status"], offset)

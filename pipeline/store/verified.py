@@ -51,6 +51,24 @@ def read_sized(path: Path, size: int) -> memoryview:
     return view.toreadonly()
 
 
+def read_piece(path: Path, sha256: str, offset: int, size: int) -> memoryview:
+    """Return some bytes of a file of the cache, read-only; only these are read.
+
+    Raises:
+        CacheError: naming the file, if it is missing, unreadable, no regular file, or has not these bytes there.
+    """
+    try:
+        with _open(path) as file:
+            data = memoryview(os.pread(file.fileno(), size, offset))
+    except FileNotFoundError:
+        raise CacheError(f"{path} is missing", REPAIR) from None
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror or error}", REPAIR) from error
+    if len(data) != size or sha256_bytes(data) != sha256:
+        raise CacheError(f"{path} is damaged: {size:,} bytes from {offset:,} on are not those read before", REPAIR)
+    return data
+
+
 def read_whole(path: Path, limit: int) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes.
 

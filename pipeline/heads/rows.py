@@ -1,0 +1,60 @@
+"""What solvers need of features: rows (n, d) in a fixed order, passed over in chunks, in memory or streamed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from pipeline.heads.head import CHUNK_ROWS
+from pipeline.streaming import StreamedRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Rows(Protocol):
+    """Feature rows; a tensor (n, d) has all of this, and so has a stream."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(n, d)."""
+
+    @property
+    def device(self) -> "torch.device":
+        """Where chunks are."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int, /) -> "Iterable[Tensor]":
+        """Return consecutive chunks (size, d), the last perhaps smaller."""
+
+
+R = TypeVar("R", bound=Rows)
+
+
+def pick(x: R, rows: np.ndarray) -> R:
+    """Return some rows (m,); of a stream their positions must rise. No copy where these are all, in order."""
+    import torch
+
+    if len(rows) == len(x) and bool((np.diff(rows) > 0).all()):
+        return x
+    found: Any
+    if isinstance(x, StreamedRows):
+        found = x.select(rows)
+    else:
+        assert isinstance(x, torch.Tensor)
+        found = x.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)).to(x.device))
+    return found  # type: ignore[no-any-return]
+
+
+def chunks(x: Rows, y: "Tensor", rows: "Tensor", size: int = CHUNK_ROWS) -> "Iterator[tuple[Tensor, Tensor]]":
+    """Yield features (m, d) and labels (m,) of some rows, a chunk at a time: no more than that is copied."""
+    if isinstance(x, StreamedRows):
+        yield from zip(x.select(rows.cpu().numpy()).split(size), y[rows].split(size), strict=True)
+        return
+    import torch
+
+    assert isinstance(x, torch.Tensor)
+    for part in rows.split(size):
+        yield x.index_select(0, part), y.index_select(0, part)
