@@ -13,11 +13,11 @@ from conftest import make_photos
 import pipeline
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features
+from pipeline.heads.grid import Grid
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem
 from pipeline.heads.trials import measure_heads, run_trials
 from pipeline.selection import choose_folds, choose_rows
-from pipeline.sweeping import Grid
 
 CLASSES = ("apple", "beet", "corn")
 
