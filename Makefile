@@ -2,13 +2,14 @@
 # make test   lint, types and all tests (sets everything up)
 # make torture the whole fault campaign (about two hours on 2 cores); `make test` runs a sample of it
 # make parity the proof on 2,000 real images, where they are to be had (about 4 minutes on 2 cores)
+# make bench  every claim on speed at full size, figures into benchmarks/results (about an hour on 2 cores)
 # make check-backbones the proof of every cut: all torchvision models, one of each timm family (half an hour)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity check-backbones lint fix clean
+.PHONY: demo test torture parity bench check-backbones lint fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pipeline demo
@@ -28,6 +29,12 @@ parity: $(VENV)/.installed-dev
 check-backbones: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[timm]'
 	$(BIN)/python tests/proof.py
+
+# A script a claim, each runnable alone: `python benchmarks/extract.py --help`. docs/PERFORMANCE.md explains the figures.
+bench: $(VENV)/.installed-dev
+	for script in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do \
+	    $(BIN)/python $$script --json benchmarks/results/$$(basename $$script .py).json $(BENCH_ARGS) || exit 1; \
+	done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ import logging
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -130,6 +130,17 @@ class Screen:
                 yield update
         else:
             yield _plain_lines(self.err, what, unit)
+
+    @contextmanager
+    def steps(self) -> Iterator[Callable[[str], None]]:
+        """Say what a long job is at while the context lasts: beside a spinner, or a line at most every 10 seconds."""
+        if self.quiet:
+            yield lambda _: None
+        elif self.err.is_terminal:
+            with self.err.status("") as status:
+                yield lambda text: status.update(plain(text))
+        else:
+            yield _plain_steps(self.err)
 
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -269,6 +280,18 @@ def _plain_lines(console: Console, what: str, unit: str) -> OnProgress:
         console.print(f"{what} {progress.done:,}{of_all}, {_speed(speed, unit)}{ahead}", soft_wrap=True)
 
     return update
+
+
+def _plain_steps(console: Console) -> Callable[[str], None]:
+    last = -PLAIN_SECONDS
+
+    def say(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
+            console.print(plain(text), soft_wrap=True)
+
+    return say
 
 
 class NoteHandler(logging.Handler):

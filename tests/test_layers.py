@@ -21,6 +21,7 @@ HOUSE = [
     {"fusion", "binding", "saving"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts"},
     {"experiment", "sweeping", "demo", "doctor"},
+    {"benchmark"},
     {"console"},
     {"cli"},
     {"__main__"},
@@ -33,10 +34,10 @@ ONLY_IN = {
     "h5py": {"store"},
     "click": {"cli"},
     "rich": {"console"},
-    "torchvision": {"sources", "backbones", "reference_loop", "doctor"},
+    "torchvision": {"sources", "backbones", "reference_loop", "doctor", "benchmark"},
     "timm": {"backbones"},
     "openvino": {"engines"},
-    "subprocess": {"loading", "launch", "doctor"},
+    "subprocess": {"loading", "launch", "doctor", "benchmark"},
     "multiprocessing": {"loading", "launch"},
 }
 

@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Start": {
         "demo": ("demo", "The whole job on bundled data, offline, under a minute."),
+        "benchmark": ("benchmark", "This machine's speed against the plain loop and the bare forward."),
         "doctor": ("doctor", "Explain this installation and what is wrong with it."),
     },
 }

@@ -1,83 +1,21 @@
-"""A source of a million images that takes no memory, a network that takes no time, and the phases of an extraction."""
+"""The phases of an extraction of a million images that take no memory, by a network that takes no time."""
 
 import hashlib
 import os
 import resource
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.preprocess import Preprocess
-from pipeline.backbones.weights import state_digest
+from pipeline.benchmark.numbered import NumberedImages, null_backbone
 from pipeline.extraction.job import Job, prepare
 from pipeline.extraction.publish import publish, whole_entry
 from pipeline.extraction.recipe import Wishes
 from pipeline.extraction.shard import extract_shard, request_shard
 from pipeline.launch.plan import plan_of
-from pipeline.sources.source import TRAIN, ArrayPayload, Listing
 from pipeline.store.entry import open_entry
 from pipeline.store.key import SHORT
-
-SIDE, DIM, CLASSES = 4, 128, 10
-
-
-@dataclass(frozen=True)
-class NumberedImages:
-    """So many images, each made from its number when it is asked for."""
-
-    count: int
-
-    spec = "numbers"
-    folder = None
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "bundled", "location": f"numbers up to {self.count}"}
-
-    def listing(self) -> Listing:
-        numbers = np.arange(self.count)
-        classes = tuple(f"class {number}" for number in range(CLASSES))
-        ids = [str(number) for number in range(self.count)]
-        return Listing(ids, numbers % CLASSES, np.full(self.count, TRAIN, np.int8), classes)
-
-    def payload(self, sample_id: str) -> ArrayPayload:
-        pixels = int(sample_id).to_bytes(8, "big") * (SIDE * SIDE * 3 // 8)
-        return ArrayPayload(np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE, 3))
-
-
-class Mix(nn.Module):
-    """Mixes an image's pixels into DIM features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        pixels = SIDE * SIDE * 3
-        self.register_buffer("mix", torch.cos(torch.arange(pixels * DIM).reshape(pixels, DIM).float()))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1) @ self.mix
-
-
-def null_backbone() -> Backbone:
-    network = Mix().eval()
-    preprocess = Preprocess(SIDE, SIDE, "bilinear", (0.5,) * 3, (0.5,) * 3)
-    return Backbone(
-        "tests/mix",
-        "tests/mix",
-        "none",
-        state_digest(network),
-        "input:none",
-        "none",
-        preprocess,
-        "tests",
-        (DIM,),
-        network,
-    )
 
 
 def memory() -> int:

@@ -1,0 +1,89 @@
+"""`pipeline benchmark`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import device_option, global_options
+from pipeline.console import Screen, duration
+from pipeline.errors import UsageError
+
+
+@click.command("benchmark")
+@click.option("--quick", is_flag=True, help="Small sizes, to see that it works: its figures say little.")
+@click.option("--only", metavar="a,b,…", help="Claims to measure, of a, b, c, f, g.  [default: all]")
+@click.option("--backbone", "backbones", multiple=True, help="Of torchvision; may be repeated.  [default: resnet18]")
+@click.option("--weights", default="none", show_default=True, help="As of extract; speed does not depend on them.")
+@click.option("--image-size", type=int, default=224, show_default=True, help="Pixels of a side the network sees.")
+@click.option("--engine", "engines", multiple=True, help="May be repeated.  [default: every one that is installed]")
+@device_option
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of class folders.  [default: made ones]",
+)
+@click.option("--photos", is_flag=True, help="Measure on made photos of 500 x 375 too, not only on files of 32 px.")
+@click.option("--million", is_flag=True, help="Let (g) go up to 1,000,000 rows: some minutes more.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there.")
+@global_options
+@click.pass_obj
+def command(
+    screen: Screen,
+    /,
+    quick: bool,
+    only: str | None,
+    backbones: tuple[str, ...],
+    weights: str,
+    image_size: int,
+    engines: tuple[str, ...],
+    device: str,
+    images: Path | None,
+    photos: bool,
+    million: bool,
+    output: Path | None,
+) -> None:
+    r"""Measure this machine: every claim on speed against its alternative, side by side in one run.
+
+    \b
+      a  images/s of extract against the bare forward of every installed engine, decoding alone,
+         the bound 1/(1/F + 1/D) of both, and the plain PyTorch loop over images
+      b  an epoch from the cache against an epoch of that loop
+      c  time to a trained head, extraction included, for 1, 5 and 100 epochs; where both are level
+      f  reading an entry, every byte verified, against reading and hashing the same bytes
+      g  how time and memory grow with rows
+
+    Epochs of the loop are extrapolated from 30 measured batches. Takes some minutes, needs no download, and leaves
+    nothing behind. docs/PERFORMANCE.md explains each figure.
+
+    \b
+      pipeline benchmark
+      pipeline benchmark --only a --backbone mobilenet_v2 --engine openvino
+      pipeline benchmark --images ./photos --only a,c -o figures.json
+    """
+    from pipeline.benchmark.run import CLAIMS, Wanted, benchmark
+    from pipeline.cli.figures import show_claim, show_machine
+
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {output.absolute().parent} to write to", "Make it, or change -o.")
+    wanted = Wanted(
+        only=tuple(name.strip() for name in only.split(",")) if only is not None else tuple(CLAIMS),
+        backbones=backbones or ("resnet18",),
+        weights=weights,
+        kinds=("small", "photos") if photos else ("small",),
+        images=images,
+        image_size=image_size,
+        engines=engines,
+        device=device,
+        growth=(10_000, 100_000, 1_000_000) if million else (10_000, 100_000),
+    )
+    with screen.steps() as on_step:
+        report = benchmark(wanted.smaller() if quick else wanted, lambda what: on_step(f"measuring: {what}"))
+    document = report.to_json()
+    show_machine(screen, report.machine, report.date)
+    for claim in report.claims:
+        show_claim(screen, claim)
+    if output is not None:
+        output.write_text(json.dumps(document, indent=1) + "\n")
+    small = " --quick: the sizes are small, the figures say little." if quick else ""
+    screen.result(document, "", f"[bold]time[/bold] {duration(report.seconds)}.{small}")
