@@ -10,7 +10,8 @@ from pipeline.benchmark.figures import SECONDS, TIMES, Claim, Figure
 from pipeline.benchmark.plain import plain_head
 from pipeline.benchmark.timing import OnStep, combined, interleaved, ratio, seconds_of, silent
 from pipeline.device import resolve_device
-from pipeline.heads.batched import Rates, train_batched
+from pipeline.heads.batched import train_batched
+from pipeline.heads.group import Rates
 from pipeline.heads.settings import HeadSettings
 from pipeline.threads import cpu_threads, default_threads
 
@@ -34,13 +35,17 @@ def measure_sweep(
 ) -> Claim:
     """Measure all heads together, and `sample` of them one by one, with one thread and with all; the better counts.
 
-    Half of the heads have weight decay.
+    Half of the heads have weight decay, and of the sample. The sample's learning rates are spread evenly over those
+    of all heads.
     """
     where = resolve_device(device)
     x, y, what = features_of(rows, dim, classes, features)
     rows, dim, classes = len(x), x.shape[1], int(y.max()) + 1
     x, y = x.to(where), y.to(where)
     rates = _rates(heads)
+    # Middles of equal parts; places are even and odd in turns, and with them heads are without decay and with it.
+    middles = [int((part + 0.5) * heads / sample) for part in range(sample)]
+    sampled = [rates[min(heads - 1, middle // 2 * 2 + part % 2)] for part, middle in enumerate(middles)]
     recipe = HeadSettings(epochs=epochs, batch_size=batch_size)
 
     def together() -> None:
@@ -49,7 +54,7 @@ def measure_sweep(
 
     def one_by_one(threads: int) -> None:
         with cpu_threads(threads):
-            for one in rates[:: max(1, heads // sample)][:sample]:
+            for one in sampled:
                 plain_head(
                     x, y, classes, epochs=epochs, lr=one.lr, weight_decay=one.weight_decay, batch_size=batch_size
                 )
@@ -71,8 +76,10 @@ def measure_sweep(
         **{"heads": heads, "epochs": epochs, "rows": rows, "dim": dim, "classes": classes},
         **{"batch_size": batch_size, "sample": sample, "repeats": repeats, "device": where.type},
     }
+    rates_said = ", ".join(f"{one.lr:.1g}" for one in sampled)
+    note = f"one by one: extrapolated from {sample} heads a round, of learning rates {rates_said}"
     title = f"{heads:,} heads at once · {rows:,} x {dim:,} x {classes} · batch {batch_size} · {what} · {where.type}"
-    return Claim("e", title, tuple(figures), conditions, (f"one by one: extrapolated from {sample} heads a round",))
+    return Claim("e", title, tuple(figures), conditions, (note,))
 
 
 def _rates(heads: int) -> Sequence[Rates]:
