@@ -46,11 +46,11 @@ def command(
     r"""Measure this machine: every claim on speed against its alternative, side by side in one run.
 
     \b
-      a  images/s of extract against the bare forward of every installed engine, decoding alone,
-         the bound 1/(1/F + 1/D) of both, and the plain PyTorch loop over images
+      a  images/s of extract against the bare forward of every engine, decoding
+         alone, the bound 1/(1/F + 1/D) of both, and the plain loop over images
       b  an epoch from the cache against an epoch of that loop
-      c  time to a trained head, extraction included, for 1, 5 and 100 epochs; where both are level
-      f  reading an entry, every byte verified, against reading and hashing the same bytes
+      c  time to a trained head, extraction included, against the loop
+      f  reading an entry, verified, against reading and hashing the same bytes
       g  how time and memory grow with rows
 
     Epochs of the loop are extrapolated from 30 measured batches. Takes about six minutes on 2 cores, needs no
