@@ -36,7 +36,7 @@ def test_every_claim_from_the_command_line(cli, tmp_path, monkeypatch):
         assert words in done.out
     found = json.loads((tmp_path / "figures.json").read_text())
     assert found["quick"] is True
-    assert [claim["claim"] for claim in found["claims"]] == ["a", "b", "c", "f", "g"]
+    assert [claim["claim"] for claim in found["claims"]] == ["a", "b", "c", "d", "e", "f", "g", "m"]
     assert found["machine"]["cores"] >= 1
     for claim in found["claims"]:
         assert claim["conditions"]
