@@ -21,7 +21,7 @@ def features_of(rows: int, dim: int, classes: int, source: str = "") -> tuple["T
         rows: n of made features.
         dim: d of made features.
         classes: of made features.
-        source: an .npz file with `x` and `y`, as `pipeline cache export --npz` writes it, in their place.
+        source: an .npz file as `pipeline cache export --npz` writes it, whose train rows take their place.
 
     Raises:
         DataError: if the file cannot be read or has no such arrays.
@@ -31,7 +31,8 @@ def features_of(rows: int, dim: int, classes: int, source: str = "") -> tuple["T
     if source:
         try:
             with np.load(source) as file:
-                x, y = file["x"].astype(np.float32), file["y"].astype(np.int64)
+                train = file["split"] == "train"
+                x, y = file["features"][train].astype(np.float32), file["label"][train]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{source} holds no features: {error}", "Write one: pipeline cache export --npz") from error
         return torch.from_numpy(x), torch.from_numpy(y), f"features of {Path(source).name}"
