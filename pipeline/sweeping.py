@@ -16,9 +16,11 @@ from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.runs import check_name
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.store.catalog import find_entry
+from pipeline.store.commit import write_json
 from pipeline.training import TrainResult, device_for, train_head
 
 REPORT_SECONDS = 0.1
+TABLE = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,15 @@ class SweepResult:
         """The best."""
         return self.candidates[0]
 
+    @property
+    def table(self) -> Path:
+        """The file in the run's folder that keeps what was tried."""
+        return Path(self.run.path) / TABLE
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
         return {
+            "sweep": str(self.table),
             "cache": self.cache,
             "run": self.run.run,
             "path": self.run.path,
@@ -91,6 +99,7 @@ class SweepPlan:
     dim: int
     classes: int
     train: int
+    """Rows that train; with folds each of them also chooses once."""
     val: int
     folds: int
     settings: int
@@ -188,7 +197,9 @@ def sweep(
         runs_dir=runs_dir,
         command=command,
     )
-    return SweepResult(entry.id, tuple(ranked), by, run, time.perf_counter() - started)
+    result = SweepResult(entry.id, tuple(ranked), by, run, time.perf_counter() - started)
+    write_json(result.table, result.to_json(), replace=True)
+    return result
 
 
 def _parts(features: Features, folds: int, val_fraction: float, split_seed: int) -> list[Rows]:
@@ -238,8 +249,8 @@ def _plan(
         str(features.space["architecture"]),
         features.x.shape[1],
         len(features.classes),
-        len(parts[0].train),
-        len(parts[0].val),
+        len(parts[0].train) + (len(parts[0].val) if folds else 0),
+        0 if folds else len(parts[0].val),
         folds,
         settings,
         heads,

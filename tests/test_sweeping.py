@@ -190,7 +190,9 @@ def test_the_command_shows_writes_and_hands_on(cli, place):
     assert "test never looked at" in told.err
     assert "standardize" in told.out
     assert "run 0001" in told.out
-    assert "and 6 settings more" in told.err
+    assert "and 6 settings more: runs/0001/sweep.json has all" in told.err
+    kept = json.loads(Path("runs/0001/sweep.json").read_text())
+    assert (kept["sweep"], len(kept["settings"]), len(kept["trials"])) == ("runs/0001/sweep.json", 16, 32)
     assert "next: pipeline evaluate 0001" in told.err
     rows = list(csv.DictReader(Path("table.csv").read_text().splitlines()))
     assert len(rows) == 16

@@ -81,15 +81,15 @@ def train_batched(
     # A GPU has no caches to fit, and takes all heads at once.
     sizes = group_sizes(len(rates), x.shape[1], n_classes, threads) if on_cpu else [len(rates)]
     train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(x.device)
-    first = 0
-    for start in range(0, len(sizes), threads):
-        places = []
-        for size in sizes[start : start + threads]:
-            places.append(tuple(range(first, first + size)))
-            first += size
+    # Heads without decay come together, so that their groups have one pass less to make.
+    order = sorted(range(len(rates)), key=lambda place: rates[place].weight_decay > 0)
+    ends = np.cumsum(sizes).tolist()
+    places = [tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    for start in range(0, len(places), threads):
+        some = places[start : start + threads]
         with cpu_threads(1), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            groups = _train(x, y, train, n_classes, recipe, [[rates[place] for place in own] for own in places])
-        yield from (Group(own, *group.weights()) for own, group in zip(places, groups, strict=True))
+            groups = _train(x, y, train, n_classes, recipe, [[rates[place] for place in own] for own in some])
+        yield from (Group(own, *group.weights()) for own, group in zip(some, groups, strict=True))
 
 
 def group_sizes(heads: int, dim: int, n_classes: int, threads: int) -> list[int]:
