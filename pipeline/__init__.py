@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from pipeline.evaluation import EvaluateResult, evaluate
     from pipeline.features import Features, open_cache
     from pipeline.fusion import fuse
+    from pipeline.heads.grid import Grid
     from pipeline.heads.linear import LinearHead
     from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import extract
     from pipeline.launch.result import ExtractResult
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.saving import save_head
-    from pipeline.sweeping import Grid, SweepResult, sweep
+    from pipeline.sweeping import SweepResult, sweep
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
@@ -38,7 +39,7 @@ _HOMES = {
     "ExportResult": "artifacts.export",
     "ExtractResult": "launch.result",
     "Features": "features",
-    "Grid": "sweeping",
+    "Grid": "heads.grid",
     "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
     "PipelineError": "errors",

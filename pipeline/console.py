@@ -259,7 +259,7 @@ class _Rate:
 
 
 def _speed(rate: float, unit: str) -> str:
-    return f"{rate:,.0f} {unit}/s" if rate >= 10 or not rate else f"{rate:.1f} {unit}/s"
+    return f"{rate:,.0f} {unit}/s" if rate >= 1 or not rate else f"{rate:.1f} {unit}/s"
 
 
 def _plain_lines(console: Console, what: str, unit: str) -> OnProgress:

@@ -1,14 +1,14 @@
 """The verb `sweep`: many heads on the same features, one setting chosen on validation rows or folds, never on test."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import DataError, UsageError, nearest
+from pipeline.errors import DataError, UsageError
 from pipeline.features import Features, read_features
+from pipeline.heads.grid import Grid, grid_of
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem
 from pipeline.heads.trials import Trial, run_trials
@@ -16,63 +16,14 @@ from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.runs import check_name
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.store.catalog import find_entry
+from pipeline.store.commit import write_json
 from pipeline.training import TrainResult, device_for, train_head
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SOLVERS = ("minibatch", "exact", "ridge")
-TRANSFORMS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "standardize": {"standardize": True},
-    "l2-norm": {"l2_norm": True},
-    "l2-norm+standardize": {"l2_norm": True, "standardize": True},
-}
-"""What may be done to features in front of a head, as fields of HeadSettings."""
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-DECAYS = (0.0, 1e-5, 1e-4, 1e-3)
 REPORT_SECONDS = 0.1
-L2S = tuple(10.0**exponent for exponent in range(-7, 0))
-"""Of exact and ridge, on features of unit variance."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is tried: every value with every other."""
-
-    lr: tuple[float, ...] = RATES
-    weight_decay: tuple[float, ...] = DECAYS
-    l2: tuple[float, ...] = L2S
-    C: tuple[float, ...] = ()
-    """scikit-learn's; in the place of `l2`."""
-    transforms: tuple[str, ...] = ("plain", "standardize")
-    seeds: tuple[int, ...] = (0,)
-    """Of minibatch heads."""
-
-    def settings(self, base: HeadSettings) -> list[HeadSettings]:
-        """Return a recipe for every point, in a fixed order; the seed is the first.
-
-        Raises:
-            UsageError: if a value is out of range, or a transform is unknown.
-        """
-        for name in self.transforms:
-            if name not in TRANSFORMS:
-                raise UsageError(
-                    f"unknown transform {name!r}.{nearest(name, TRANSFORMS)}", f"Known: {', '.join(TRANSFORMS)}"
-                )
-        if base.solver == "minibatch":
-            axes: dict[str, tuple[float, ...]] = {"lr": self.lr, "weight_decay": self.weight_decay}
-        else:
-            axes = {"C": self.C} if self.C else {"l2": self.l2}
-        empty = [name for name, values in {**axes, "transforms": self.transforms}.items() if not values]
-        if empty:
-            raise UsageError(f"nothing to try for {', '.join(empty)}")
-        common: dict[str, Any] = {"seed": self.seeds[0]} if base.solver == "minibatch" else {}
-        return [
-            replace(base, **{**common, **TRANSFORMS[transform], **dict(zip(axes, values, strict=True))})
-            for transform in dict.fromkeys(self.transforms)
-            for values in itertools.product(*(dict.fromkeys(tried) for tried in axes.values()))
-        ]
+TABLE = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -120,9 +71,15 @@ class SweepResult:
         """The best."""
         return self.candidates[0]
 
+    @property
+    def table(self) -> Path:
+        """The file in the run's folder that keeps what was tried."""
+        return Path(self.run.path) / TABLE
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
         return {
+            "sweep": str(self.table),
             "cache": self.cache,
             "run": self.run.run,
             "path": self.run.path,
@@ -145,6 +102,7 @@ class SweepPlan:
     dim: int
     classes: int
     train: int
+    """Rows that train; with folds each of them also chooses once."""
     val: int
     folds: int
     settings: int
@@ -198,7 +156,7 @@ def sweep(
     """
     started = time.perf_counter()
     check_name(name)
-    grid, base = _recipe(grid, settings, changes)
+    grid, base = grid_of(grid, settings, changes)
     tried = grid.settings(base)
     entry = find_entry(Path(cache_dir), str(cache))
     features = read_features(entry)
@@ -242,26 +200,9 @@ def sweep(
         runs_dir=runs_dir,
         command=command,
     )
-    return SweepResult(entry.id, tuple(ranked), by, run, time.perf_counter() - started)
-
-
-def _recipe(grid: Grid | None, settings: HeadSettings | None, changes: dict[str, Any]) -> tuple[Grid, HeadSettings]:
-    """Tell the fields of the grid from those of the recipe."""
-    axes = {key: tuple(value) for key, value in changes.items() if key in Grid.__dataclass_fields__}
-    base = HeadSettings.of(settings, **{key: value for key, value in changes.items() if key not in axes})
-    if base.solver not in SOLVERS:
-        close = nearest(base.solver, SOLVERS)
-        raise UsageError(f"sweep has no solver {base.solver!r}.{close}", f"It has {', '.join(SOLVERS)}.")
-    foreign = ("l2", "C") if base.solver == "minibatch" else ("lr", "weight_decay", "seeds")
-    for key in axes:
-        if key in foreign:
-            raise UsageError(f"--{key.replace('_', '-')} does not go with --solver {base.solver}")
-    if "l2" in axes and "C" in axes:
-        raise UsageError("--l2 and --C say the same: give one of them")
-    made = replace(grid or Grid(), **axes)
-    if not made.seeds or any(seed < 0 for seed in made.seeds):
-        raise UsageError(f"seeds must be numbers from 0 on, not {list(made.seeds)}")
-    return replace(made, seeds=tuple(dict.fromkeys(made.seeds))), base
+    result = SweepResult(entry.id, tuple(ranked), by, run, time.perf_counter() - started)
+    write_json(result.table, result.to_json(), replace=True)
+    return result
 
 
 def _parts(features: Features, folds: int, val_fraction: float, split_seed: int) -> list[Rows]:
@@ -311,8 +252,8 @@ def _plan(
         str(features.space["architecture"]),
         features.x.shape[1],
         len(features.classes),
-        len(parts[0].train),
-        len(parts[0].val),
+        len(parts[0].train) + (len(parts[0].val) if folds else 0),
+        0 if folds else len(parts[0].val),
         folds,
         settings,
         heads,

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import metadata
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors", "scikit-learn")
-EXTRAS = ("timm",)
+EXTRAS = ("timm", "openvino")
 """Recorded where they are installed."""
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline.heads import batched
-from pipeline.heads.batched import Rates, can_batch, group_size, train_batched
+from pipeline.heads.batched import can_batch, group_sizes, train_batched
+from pipeline.heads.group import Rates
 from pipeline.heads.minibatch import train_minibatch
 from pipeline.heads.settings import HeadSettings
 
@@ -19,6 +20,10 @@ RECIPES = {
     "sgd": HeadSettings(epochs=3, batch_size=32, optimizer="sgd"),
     "momentum": HeadSettings(epochs=3, batch_size=50, optimizer="sgd", momentum=0.9, seed=1),
     "cosine": HeadSettings(epochs=3, batch_size=32, schedule="cosine", warmup_epochs=1),
+    "dropout": HeadSettings(epochs=3, batch_size=32, dropout=0.3),
+    "label smoothing": HeadSettings(epochs=3, batch_size=32, label_smoothing=0.1),
+    "class weights": HeadSettings(epochs=3, batch_size=32, class_weight="balanced"),
+    "both": HeadSettings(epochs=3, batch_size=32, label_smoothing=0.2, class_weight="balanced", optimizer="adamw"),
     "balanced": HeadSettings(epochs=2, batch_size=32, sampling="balanced"),
 }
 
@@ -28,7 +33,8 @@ def data():
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(0, C, (N,), generator=generator)
     x = torch.randn(N, D, generator=generator) + torch.nn.functional.one_hot(y, D) * 1.5
-    return x, y, np.flatnonzero(np.arange(N) % 7)
+    rows = np.flatnonzero((np.arange(N) % 7 > 0) & ((y.numpy() > 0) | (np.arange(N) % 3 == 0)))  # class 0 is rare
+    return x, y, rows
 
 
 def alone(data, recipe, rates):
@@ -64,8 +70,8 @@ def test_each_head_is_the_one_trained_alone(data, name):
 
 def test_groups_change_nothing_but_rounding(data, monkeypatch):
     whole = heads(data, RECIPES["adam"], GRID)
-    monkeypatch.setattr(batched, "GROUP_BYTES", 4 * 4 * (D + 1) * C * 4)
-    assert group_size(D, C) == 4
+    monkeypatch.setattr(batched, "GROUP_BYTES", 4 * 4 * (D + 1) * C * 2)
+    assert group_sizes(6, D, C, 1) == [2, 2, 2]
     parts = heads(data, RECIPES["adam"], GRID)
     for one, other in zip(whole, parts, strict=True):
         assert gap(data[0], one, other) < 1e-5
@@ -88,8 +94,27 @@ def test_half_precision_features_and_other_rows_play_their_part(data):
     assert torch.equal(heads((moved, y, rows), recipe, rates)[0][0], heads(data, recipe, rates)[0][0])
 
 
-def test_what_cannot_share_batches_is_known():
-    assert can_batch(HeadSettings(lr=0.1, weight_decay=1e-3, schedule="cosine"))
-    for change in ({"hidden": 8}, {"dropout": 0.5}, {"label_smoothing": 0.1}, {"class_weight": "balanced"}):
+def test_heads_share_batches_unless_they_have_hidden_layers_or_stop_on_their_own():
+    for change in ({"dropout": 0.5}, {"label_smoothing": 0.1}, {"class_weight": "balanced"}, {"schedule": "cosine"}):
+        assert can_batch(HeadSettings(**change))
+    for change in ({"hidden": 8}, {"early_stopping": 2}, {"solver": "ridge"}):
         assert not can_batch(HeadSettings(**change))
-    assert not can_batch(HeadSettings(solver="ridge"))
+
+
+def test_groups_are_even_fill_the_caches_and_keep_all_threads_busy():
+    assert group_sizes(1000, 1280, 10, 2) == [50] * 20
+    assert group_sizes(20, 1280, 10, 2) == [10, 10]
+    assert group_sizes(20, 1280, 10, 16) == [10, 10]  # of fewer heads products lose more than threads bring
+    assert group_sizes(7, 1280, 10, 2) == [7]
+    assert group_sizes(3, 2048, 21_000, 2) == [1, 1, 1]  # one head alone is more than a group may be
+    for heads in range(1, 40):
+        assert sum(group_sizes(heads, 1280, 100, 3)) == heads
+
+
+def test_nothing_of_the_callers_threads_and_random_numbers_is_changed(data):
+    torch.manual_seed(5)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    heads(data, RECIPES["dropout"], [Rates(1e-2, 0.0)] * 20)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert float(torch.tensor(1e-40) * 0.5) > 0  # flushed in the threads that train, and nowhere else

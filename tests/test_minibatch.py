@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_is_an_error_that_says_when(bad):
 
 def test_training_that_diverges_is_an_error():
     x, y = features()
-    settings = HeadSettings(optimizer="sgd", lr=1e38, epochs=3, weight_decay=0.5)
+    settings = HeadSettings(optimizer="sgd", lr=1e37, epochs=3, weight_decay=0.5)
     with pytest.raises(DataError, match="diverged"):
         train_minibatch(x * 1e3, y, np.arange(150), NOBODY, 4, settings)
 

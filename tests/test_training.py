@@ -103,7 +103,7 @@ def test_wrong_wishes_are_refused_and_leave_nothing(made, tmp_path, changes, sai
 
 def test_divergence_is_an_error(made, tmp_path):
     with pytest.raises(DataError, match="diverged"):
-        pipeline.train_head(made.path, runs_dir=tmp_path, optimizer="sgd", lr=1e38)
+        pipeline.train_head(made.path, runs_dir=tmp_path, optimizer="sgd", lr=1e37, weight_decay=1.0)
 
 
 def test_no_train_rows(tmp_path):

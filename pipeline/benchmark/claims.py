@@ -31,6 +31,7 @@ def extraction_claim(rates: Rates, *, asked: bool) -> Claim:
             Figure(f"extract, {variant}", IMAGES_A_SECOND, found.steady),
             Figure("  of its bound 1/(1/F + 1/D)", SHARE, ratio(found.steady, bound), OF_BOUND if on_cpu else None),
             Figure(f"  over the loop, {workers} workers", TIMES, ratio(found.steady, loop), goal),
+            Figure("    the most its bound allows", TIMES, ratio(bound, loop)),
             Figure("  seconds to the first batch", SECONDS, found.startup),
             Figure(f"  whole call, {found.images:,} images", IMAGES_A_SECOND, found.whole),
         ]

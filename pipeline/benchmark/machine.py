@@ -4,7 +4,6 @@ import os
 import platform
 import re
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def describe_machine() -> Machine:
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpu=_gpu(),
         system=platform.platform(),
-        versions={**versions(), **_engines()},
+        versions=versions(),
     )
 
 
@@ -52,14 +51,6 @@ def _cpu() -> str:
         if named:
             return named[1]
     return platform.processor() or platform.machine()
-
-
-def _engines() -> dict[str, str]:
-    """Return the versions of what runs engines besides torch, where it is installed."""
-    try:
-        return {"openvino": metadata.version("openvino")}
-    except metadata.PackageNotFoundError:
-        return {}
 
 
 def _gpu() -> str:

@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipeline.backbones.backbone import load_backbone
 from pipeline.benchmark.claims import epoch_claim, extraction_claim, trained_claim
+from pipeline.benchmark.exact import measure_exact
 from pipeline.benchmark.extraction import Case, Effort, measure_rates, plain_name
 from pipeline.benchmark.figures import Claim, Report
 from pipeline.benchmark.growth import measure_growth
 from pipeline.benchmark.heads import Trainings
 from pipeline.benchmark.machine import describe_machine
+from pipeline.benchmark.minibatch import measure_minibatch
 from pipeline.benchmark.photos import KINDS, make_images
 from pipeline.benchmark.reading import measure_reading
+from pipeline.benchmark.sweeps import measure_sweep
 from pipeline.benchmark.timing import OnStep, silent
 from pipeline.benchmark.variants import check_engines
 from pipeline.device import resolve_device
@@ -25,8 +29,11 @@ CLAIMS = {
     "a": "images/s of extract against the bare forward, decoding and the plain loop",
     "b": "an epoch from the cache against one end to end",
     "c": "time to a trained head, extraction included",
+    "d": "logistic regression to its optimum against scikit-learn",
+    "e": "many heads at once against the same one by one",
     "f": "a verified read against a raw one",
     "g": "growth of time and memory with rows",
+    "m": "an epoch of the head against the plain loop over cached features",
 }
 OF_RATES = ("a", "b", "c")
 QUICK = Effort(repeats=2, batch_size=16, forward_seconds=0.3, loop_batches=2, extract_seconds=1.0, decode_seconds=0.3)
@@ -74,7 +81,31 @@ def _growth(wanted: Wanted, on_step: OnStep) -> Claim:
     return measure_growth(rows=wanted.growth, repeats=1 if wanted.quick else 3, on_step=on_step)
 
 
-ALONE: dict[str, Callable[[Wanted, OnStep], Claim]] = {"f": _reading, "g": _growth}
+def _exact(wanted: Wanted, on_step: OnStep) -> Claim:
+    sizes: dict[str, Any] = {"rows": 20_000, "dim": 512}
+    small: dict[str, Any] = {"rows": 1_000, "dim": 32, "max_iterations": 50}
+    return measure_exact(**(small if wanted.quick else sizes), repeats=1, on_step=on_step)
+
+
+def _sweep(wanted: Wanted, on_step: OnStep) -> Claim:
+    sizes: dict[str, Any] = {"heads": 200, "repeats": 2}
+    small: dict[str, Any] = {"heads": 8, "epochs": 1, "rows": 1_000, "dim": 32, "sample": 1, "repeats": 1}
+    return measure_sweep(**(small if wanted.quick else sizes), on_step=on_step)
+
+
+def _minibatch(wanted: Wanted, on_step: OnStep) -> Claim:
+    sizes: dict[str, Any] = {"repeats": 3}
+    small: dict[str, Any] = {"rows": 1_000, "dim": 32, "repeats": 1}
+    return measure_minibatch(**(small if wanted.quick else sizes), on_step=on_step)
+
+
+ALONE: dict[str, Callable[[Wanted, OnStep], Claim]] = {
+    "d": _exact,
+    "e": _sweep,
+    "f": _reading,
+    "g": _growth,
+    "m": _minibatch,
+}
 """Claims that share no measurement with others, in the order they are shown."""
 
 

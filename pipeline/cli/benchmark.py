@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 
 @click.command("benchmark")
 @click.option("--quick", is_flag=True, help="Small sizes, to see that it works: its figures say little.")
-@click.option("--only", metavar="a,b,…", help="Claims to measure, of a, b, c, f, g.  [default: all]")
+@click.option("--only", metavar="a,b,…", help="Claims to measure, of those above.  [default: all]")
 @click.option("--backbone", "backbones", multiple=True, help="Of torchvision; may be repeated.  [default: resnet18]")
 @click.option("--weights", default="none", show_default=True, help="As of extract; speed does not depend on them.")
 @click.option("--image-size", type=int, default=224, show_default=True, help="Pixels of a side the network sees.")
@@ -46,15 +46,18 @@ def command(
     r"""Measure this machine: every claim on speed against its alternative, side by side in one run.
 
     \b
-      a  images/s of extract against the bare forward of every installed engine, decoding alone,
-         the bound 1/(1/F + 1/D) of both, and the plain PyTorch loop over images
+      a  images/s of extract against the bare forward of every engine, decoding
+         alone, the bound 1/(1/F + 1/D) of both, and the plain loop over images
       b  an epoch from the cache against an epoch of that loop
-      c  time to a trained head, extraction included, for 1, 5 and 100 epochs; where both are level
-      f  reading an entry, every byte verified, against reading and hashing the same bytes
+      c  time to a trained head, extraction included, against the loop
+      d  the exact solver against scikit-learn's
+      e  many heads at once against the same one by one
+      f  reading an entry, verified, against reading and hashing the same bytes
       g  how time and memory grow with rows
+      m  an epoch of the head against a plain loop over the same features
 
-    Epochs of the loop are extrapolated from 30 measured batches. Takes some minutes, needs no download, and leaves
-    nothing behind. docs/PERFORMANCE.md explains each figure.
+    Epochs of the loop are extrapolated from 30 measured batches. Takes about six minutes on 2 cores, needs no
+    download, and leaves nothing behind. docs/PERFORMANCE.md explains each figure.
 
     \b
       pipeline benchmark

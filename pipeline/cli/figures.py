@@ -68,4 +68,4 @@ def _goal(figure: Figure) -> str:
     if figure.met is None:
         return ""
     sign, limit = ("≥", figure.at_least) if figure.at_least is not None else ("≤", figure.at_most)
-    return f"{sign} {limit:,} {'yes' if figure.met else 'no'}"
+    return f"{sign} {limit:,g} {'yes' if figure.met else 'no'}"

@@ -67,7 +67,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @number("--batch-size", 64)
 @number("--momentum", 0.0, "Of --optimizer sgd.")
 @number("--dropout", 0.0)
-@number("--hidden", 0, "Units of a hidden layer. With one, dropout and the like heads are trained one by one.")
+@number("--hidden", 0, "Units of a hidden layer: heads are trained one by one, as with --early-stopping.")
 @number("--label-smoothing", 0.0)
 @choice("--sampling", "shuffle", "balanced")
 @choice("--schedule", "constant", "cosine")

@@ -19,7 +19,7 @@ ENDINGS = (".csv", ".json")
 
 def show_sweep_plan(screen: Screen, plan: SweepPlan) -> None:
     """Show what a sweep is about to do."""
-    chosen = f"{plan.folds} folds" if plan.folds else f"val {plan.val:,}"
+    chosen = f"{plan.folds} folds of them" if plan.folds else f"val {plan.val:,}"
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
@@ -39,12 +39,12 @@ def show_sweep(screen: Screen, result: SweepResult) -> None:
         screen.table("", tuple(columns), rows, right=" ".join(columns))
         more = len(result.candidates) - SHOWN
         if more > 0:
-            screen.note(f"and {count(more, 'setting')} more: -o FILE.csv has all")
+            screen.note(f"and {count(more, 'setting')} more: {result.table} has all")
         diverged = sum(not candidate.usable for candidate in result.candidates)
         if diverged:
             screen.warn(f"{count(diverged, 'setting')} diverged")
     run = result.run
-    rows_said = "" if run.metrics is not None else " · trained on validation rows too"
+    rows_said = "" if run.metrics is not None else f" · trained again on all {count(run.rows['train'], 'row')}"
     screen.result(
         result.to_json(),
         f"[bold]run {run.run}[/bold]  best of {len(result.candidates):,} by {result.chosen_by}: "

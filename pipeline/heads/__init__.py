@@ -7,6 +7,10 @@ linear, mlp, neighbours   heads as values
 files, reading   a head as safetensors and JSON, and back
 settings    the recipe, and which options belong to which solver
 minibatch   the minibatch recipe, equal to a plain PyTorch loop bit for bit
+direct      its steps for a linear head, without autograd
+blocks      rows of several batches gathered ahead
+batched     many linear heads on the same batches; group and updates are its parts
+trials      heads of many settings, and how each does on validation rows
 balance     class weights and balanced batches
 logistic    multinomial logistic regression to its certified optimum
 objective, curvature   its derivatives, and the preconditioner that makes it quick

@@ -2,41 +2,36 @@
 
 Heads of one seed start from the same weights and see the same rows in the same order; they differ in learning rate
 and weight decay. k of them are k c columns of one matrix, so that each batch is read once for all, products are
-large enough to run near the machine's peak, and one optimiser moves all weights in one pass.
-
-Learning rates differ by head, and torch's fused optimisers know one a call. Stored is therefore Q = W / lr: an
-update of W by lr u is one of Q by u, the same for every head, and logits are those of Q times lr.
+large enough to run near the machine's peak, and one optimiser moves all weights in one pass. On a CPU every thread
+has a group of heads to itself, as many as the caches hold well; rows are gathered once for the groups of all threads.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.heads.balance import BalancedRows
+from pipeline.heads.balance import BalancedRows, balanced_weights
 from pipeline.heads.blocks import Blocks
-from pipeline.heads.minibatch import first_network, rate_factors, threads_for
+from pipeline.heads.group import HeadGroup, Rates, Step
+from pipeline.heads.minibatch import first_network, rate_factors
 from pipeline.heads.settings import HeadSettings
-from pipeline.threads import cpu_threads
+from pipeline.threads import cpu_threads, default_threads
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-GROUP_BYTES = 24 << 20
-"""Weights, gradient and Adam's two means of heads that are trained at once: beyond the last-level cache the optimiser
-waits for memory. Measured on 1,280 x 10: 41, 31, 27, 24, 22, 21, 22 ms a head-epoch for 4, 8, 16, … 256 heads."""
+GROUP_BYTES = 10 << 20
+"""Weights, gradient and Adam's two means of the heads of a group. Measured on 1,280 x 10 with two threads: 20, 16.3,
+14.4, 13.6, 13.4 ms a head-epoch for 8, 16, 32, 48 (10 MB), 64 heads. Products gain from columns what the optimiser
+loses where its state leaves a core's own cache; the state of all threads should still fit the one they share."""
+FEWEST_HEADS = 8
+"""Of a group, where heads are too few to fill a group for each thread: products with fewer columns lose more."""
 COPIES = 4
 """Tensors of the weights' size that a step reads and writes."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What tells a head from the others of its batch."""
-
-    lr: float
-    weight_decay: float
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,7 @@ class Group:
 
 def can_batch(settings: HeadSettings) -> bool:
     """Tell whether heads of this recipe can share batches; others are trained one by one."""
-    extras = settings.hidden or settings.dropout or settings.label_smoothing or settings.early_stopping
-    return settings.solver == "minibatch" and not extras and settings.class_weight == "none"
+    return settings.solver == "minibatch" and not settings.hidden and not settings.early_stopping
 
 
 def train_batched(
@@ -64,108 +58,124 @@ def train_batched(
     n_classes: int,
     recipe: HeadSettings,
     rates: Sequence[Rates],
+    *,
+    threads: int | None = None,
 ) -> Iterator[Group]:
     """Train a head for each of `rates` on rows of `x` (n, d) with labels `y` (n,); yield them group by group.
 
     All but lr and weight decay is as `recipe` says. Each head equals the one trained alone up to rounding.
+
+    Args:
+        x: features, float32 or float16, on any device.
+        y: positions of the classes.
+        train_rows: positions (m,) int64.
+        n_classes: c.
+        recipe: of all heads; `can_batch` of it holds.
+        rates: k of them.
+        threads: of the CPU, by default all.
     """
     import torch
 
-    size = group_size(x.shape[1], n_classes) if x.device.type == "cpu" else len(rates)
+    on_cpu = x.device.type == "cpu"
+    threads = (threads or default_threads()) if on_cpu else 1
+    # A GPU has no caches to fit, and takes all heads at once.
+    sizes = group_sizes(len(rates), x.shape[1], n_classes, threads) if on_cpu else [len(rates)]
     train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(x.device)
-    for first in range(0, len(rates), size):
-        places = tuple(range(first, min(first + size, len(rates))))
-        heads = _Heads(x, y, n_classes, recipe, [rates[place] for place in places])
-        with cpu_threads(threads_for(recipe.batch_size, x.shape[1], n_classes * len(places))):
-            weight, bias = heads.train(train)
-        yield Group(places, weight, bias)
+    # Heads without decay come together, so that their groups have one pass less to make.
+    order = sorted(range(len(rates)), key=lambda place: rates[place].weight_decay > 0)
+    ends = np.cumsum(sizes).tolist()
+    places = [tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    for start in range(0, len(places), threads):
+        some = places[start : start + threads]
+        with cpu_threads(1), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            groups = _train(x, y, train, n_classes, recipe, [[rates[place] for place in own] for own in some])
+        yield from (Group(own, *group.weights()) for own, group in zip(some, groups, strict=True))
 
 
-def group_size(dim: int, n_classes: int) -> int:
-    """Return how many heads (c, d) are trained at once on a CPU."""
-    return max(1, GROUP_BYTES // (COPIES * 4 * (dim + 1) * n_classes))
+def group_sizes(heads: int, dim: int, n_classes: int, threads: int) -> list[int]:
+    """Return how many heads each group has, on a CPU: as even as can be, in rounds that keep every thread busy."""
+    most = max(1, GROUP_BYTES // (COPIES * 4 * (dim + 1) * n_classes))
+    groups = max(1, -(-heads // most), min(threads, heads // FEWEST_HEADS))
+    if groups > threads:
+        groups = min(heads, -(-groups // threads) * threads)
+    return [len(part) for part in np.array_split(np.arange(heads), groups)]
 
 
-class _Heads:
-    """k heads as one matrix (k c, d) and one row of biases (k c,), in one tensor."""
-
-    def __init__(self, x: "Tensor", y: "Tensor", n_classes: int, recipe: HeadSettings, rates: Sequence[Rates]) -> None:
-        import torch
-
-        self.x, self.y, self.recipe, self.k, self.c = x, y, recipe, len(rates), n_classes
-        columns, dim = self.k * n_classes, x.shape[1]
-        first = first_network(dim, n_classes, recipe)
-        self.lr = _by_column([one.lr for one in rates], n_classes, x.device)
-        self.decay = _by_column([one.lr * one.weight_decay for one in rates], n_classes, x.device)
-        both = torch.empty(columns * (dim + 1), device=x.device)
-        self.weight, self.bias = both[: columns * dim].view(columns, dim), both[columns * dim :]
-        state = first.state_dict()
-        torch.div(state["weight"].to(x.device).repeat(self.k, 1), self.lr[:, None], out=self.weight)
-        torch.div(state["bias"].to(x.device).repeat(self.k), self.lr, out=self.bias)
-        both.grad = torch.empty_like(both)
-        self.weight_gradient, self.bias_gradient = both.grad[: columns * dim].view(columns, dim), both.grad[-columns:]
-        self.optimizer = _fused(both, recipe)
-        self.decays = bool(self.decay.any())
-
-    def train(self, train: "Tensor") -> tuple["Tensor", "Tensor"]:
-        """Return weights (k, c, d) and biases (k, c) after all epochs over the rows `train` (m,)."""
-        import torch
-
-        recipe = self.recipe
-        generator = torch.Generator().manual_seed(recipe.seed)
-        balanced = BalancedRows(train, self.y[train]) if recipe.sampling == "balanced" else None
-        factors = rate_factors(recipe, len(train))
-        blocks = Blocks(self.x, self.y, recipe.batch_size)
-        with torch.inference_mode():
-            for _ in range(recipe.epochs):
-                if balanced is None:
-                    order = train[torch.randperm(len(train), generator=generator).to(train.device)]
-                else:
-                    order = balanced.draw(generator).to(train.device)
-                for features, labels in blocks(order):
-                    self._steps(features, labels, factors)
-            weight = (self.weight * self.lr[:, None]).view(self.k, self.c, -1)
-            return weight, (self.bias * self.lr).view(self.k, self.c)
-
-    def _steps(self, features: "Tensor", labels: "Tensor", factors: Iterator[float]) -> None:
-        """Take the steps of a block of batches (m, d)."""
-        import torch
-
-        b = self.recipe.batch_size
-        wanted = torch.zeros(len(labels), 1, self.c, device=features.device).scatter_(2, labels.view(-1, 1, 1), 1.0)
-        transposed = self.weight.t()
-        for rows, target in zip(features.split(b), wanted.split(b), strict=True):
-            logits = torch.addmm(self.bias, rows, transposed).mul_(self.lr)
-            by_logits = logits.view(-1, self.k, self.c).softmax(2).sub_(target).view(len(rows), -1)
-            share = 1 / len(rows)
-            torch.addmm(self.weight_gradient, by_logits.t(), rows, beta=0, alpha=share, out=self.weight_gradient)
-            torch.sum(by_logits, 0, out=self.bias_gradient).mul_(share)
-            self._update(next(factors))
-
-    def _update(self, factor: float) -> None:
-        """Move all heads; `factor` is the schedule's, of learning rates that are in Q already."""
-        if self.decays and self.recipe.optimizer == "adamw":
-            kept = 1 - factor * self.decay
-            self.weight.mul_(kept[:, None])
-            self.bias.mul_(kept)
-        elif self.decays:  # weight_decay W = weight_decay lr Q
-            self.weight_gradient.addcmul_(self.weight, self.decay[:, None])
-            self.bias_gradient.addcmul_(self.bias, self.decay)
-        self.optimizer.param_groups[0]["lr"] = factor
-        self.optimizer.step()
+def _train(
+    x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, recipe: HeadSettings, rates: Sequence[Sequence[Rates]]
+) -> list[HeadGroup]:
+    """Train a group of heads in each of as many threads."""
+    start = first_network(x.shape[1], n_classes, recipe).to(x.device).state_dict()
+    groups = [HeadGroup(start["weight"], start["bias"], own, recipe) for own in rates]
+    with _pool(len(groups)) as pool:
+        for steps in _blocks(x, y, train, n_classes, recipe):
+            for _ in pool.map(lambda group, steps=steps: group.train(steps), groups):
+                pass
+    return groups
 
 
-def _by_column(values: Sequence[float], n_classes: int, device: "torch.device") -> "Tensor":
-    """Return a value a head as one a column (k c,) float32."""
+@contextmanager
+def _pool(threads: int) -> Iterator[Executor]:
+    """Give threads for groups.
+
+    Of heads whose rates are too high, probabilities and their squares are so close to zero that CPUs take 25 times as
+    long for them. These threads take them for zero; that is no setting of the threads of anybody else.
+    """
     import torch
 
-    return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(n_classes)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_flush_denormal, initargs=(True,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _fused(parameters: "Tensor", recipe: HeadSettings) -> "torch.optim.Optimizer":
-    from torch import optim
+def _blocks(x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, recipe: HeadSettings) -> Iterator[list[Step]]:
+    """Yield the steps of all epochs, a block of batches at a time, in the order of `train_network`.
 
-    if recipe.optimizer == "sgd":
-        return optim.SGD([parameters], lr=1.0, momentum=recipe.momentum, fused=True)
-    # AdamW's decay differs by head and is ours; the rest of it is Adam.
-    return optim.Adam([parameters], lr=1.0, fused=True)
+    Dropout draws what it draws there, where the network was initialised just before.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(recipe.seed)
+    balanced = BalancedRows(train, y[train]) if recipe.sampling == "balanced" else None
+    steps = _Steps(y[train], n_classes, recipe)
+    blocks = Blocks(x, y, recipe.batch_size)
+    for _ in range(recipe.epochs):
+        if balanced is None:
+            order = train[torch.randperm(len(train), generator=generator).to(train.device)]
+        else:
+            order = balanced.draw(generator).to(train.device)
+        for features, labels in blocks(order):
+            yield steps.of(features, labels)
+
+
+class _Steps:
+    """Makes steps of batches.
+
+    The loss of a batch is -sum_ij t_ij log p_ij / sum_i w_yi with t_ij = (1 - s) w_j [j = y_i] + s w_j / c, where w are
+    the class weights and s is the label smoothing: torch.nn.CrossEntropyLoss.
+    """
+
+    def __init__(self, y: "Tensor", n_classes: int, recipe: HeadSettings) -> None:
+        """Take the labels (m,) of the rows that train."""
+        import torch
+
+        self.batch_size, self.dropout, smoothing = recipe.batch_size, recipe.dropout, recipe.label_smoothing
+        self.weights = torch.ones(n_classes, device=y.device)
+        if recipe.class_weight == "balanced":
+            self.weights = balanced_weights(y, n_classes)
+        self.targets = (1 - smoothing) * torch.diag(self.weights) + smoothing * self.weights / n_classes
+        self.factors = rate_factors(recipe, len(y))
+
+    def of(self, x: "Tensor", y: "Tensor") -> list[Step]:
+        """Return the steps of a block of rows (m, d) and labels (m,)."""
+        from torch.nn import functional
+
+        steps = []
+        for features, labels in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
+            if self.dropout:
+                features = functional.dropout(features, self.dropout)
+            targets = self.targets[labels] / self.weights[labels].sum()
+            steps.append(Step(features, targets[:, :, None], targets.sum(1)[:, None, None], next(self.factors)))
+        return steps

@@ -12,7 +12,7 @@ ClassWeight = Literal["none", "balanced"]
 Sampling = Literal["shuffle", "balanced"]
 Schedule = Literal["constant", "cosine"]
 
-LARGEST = 1e30
+LARGEST = 1e37
 """Rate beyond which its products with weights are no float32 any more."""
 EVERYWHERE = ("solver", "standardize", "l2_norm")
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -96,10 +96,10 @@ class HeadSettings:
 
     def _check_numbers(self) -> None:
         for message, fine in {
-            "lr must be above 0 and at most 1e30": 0 < self.lr <= LARGEST,
+            "lr must be above 0 and at most 1e37": 0 < self.lr <= LARGEST,
             "epochs must be at least 1": self.epochs >= 1,
             "batch-size must be at least 1": self.batch_size >= 1,
-            "weight-decay must be at least 0 and at most 1e30": 0 <= self.weight_decay <= LARGEST,
+            "weight-decay must be at least 0 and at most 1e37": 0 <= self.weight_decay <= LARGEST,
             "momentum must be at least 0 and below 1": 0 <= self.momentum < 1,
             "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
             "seed must be at least 0": 0 <= self.seed < 2**63,

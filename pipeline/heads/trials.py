@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.heads.batched import Rates, can_batch, train_batched
+from pipeline.heads.batched import can_batch, train_batched
 from pipeline.heads.calibration import best_scale
+from pipeline.heads.group import Rates
 from pipeline.heads.head import CHUNK_ROWS
 from pipeline.heads.logistic import solve_logistic_path
 from pipeline.heads.minibatch import train_network
@@ -83,7 +84,7 @@ def _batched(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Itera
 
 
 def _one_by_one(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
-    """Train heads that cannot share batches: those with a hidden layer, dropout and the like."""
+    """Train heads that cannot share batches: those with a hidden layer, or that stop early."""
     classes = len(problem.classes)
     for place, settings in enumerate(tried):
         started = time.perf_counter()
