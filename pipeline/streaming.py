@@ -177,6 +177,8 @@ def stream_features(entry: Entry) -> StreamedFeatures:
     parts = slice_entry(entry, table)
     usable = ((part, np.flatnonzero(kept[part.first : part.first + part.rows])) for part in parts)
     rows = StreamedRows(entry, tuple(Piece(part, rows) for part, rows in usable if len(rows)), torch.device("cpu"))
+    if not len(rows):
+        raise DataError(f"cache entry {entry.id} has no usable rows")
     dtype = torch.from_numpy(np.empty(0, entry.space.store_dtype)).dtype
     return StreamedFeatures(features_of(entry, table, torch.empty(rows.shape, dtype=dtype, device="meta")), rows)
 

@@ -133,7 +133,7 @@ def test_exact_solvers_arrive_where_they_do_in_memory(both):
     assert torch.allclose(known.apply(x), torch.cat(list(same.apply(stream).split(50))), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"hidden": 8}, {"class_weight": "balanced", "dropout": 0.1}])
+@pytest.mark.parametrize("options", [{}, {"hidden": 8}, {"class_weight": "balanced", "label_smoothing": 0.1}])
 def test_minibatch_heads_are_as_good_as_in_memory(both, options):
     features, streamed = both
     train, val = features.rows("train"), features.rows("test")
