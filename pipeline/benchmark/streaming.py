@@ -71,8 +71,8 @@ def measure_streaming(
     small, large = spreads[rows[0], "always"], spreads[rows[-1], "always"]
     figures += [
         Figure("memory before training", BYTES, large["before"]),
-        Figure("streamed peak, most over fewest rows", TIMES, ratio(large["peak"], small["peak"])),
-        Figure("streamed peak over in memory, most", SHARE, ratio(large["peak"], spreads[rows[-1], "never"]["peak"])),
+        Figure("streamed peak, most / fewest rows", TIMES, ratio(large["peak"], small["peak"])),
+        Figure("streamed peak / in memory, most", SHARE, ratio(large["peak"], spreads[rows[-1], "never"]["peak"])),
     ]
     size_text = " and ".join(f"{size * dim * 4 / 1e9:.1f} GB" for size in rows)
     conditions = {"rows": list(rows), "dim": dim, "solver": solver, "repeats": repeats}
