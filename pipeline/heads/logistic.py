@@ -8,7 +8,7 @@ which is scikit-learn's LogisticRegression with C = 1 / (n l2), bias not regular
 the gradient vanishes is the optimum, and how nearly it does is measured in float64 and returned.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,18 +60,12 @@ def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weight
 
 
 def solve_logistic_path(
-    x: "Rows",
-    y: "Tensor",
-    n_classes: int,
-    l2s: Sequence[float],
-    row_weights: "Tensor | None" = None,
-    on_point: Callable[[float], None] | None = None,
+    x: "Rows", y: "Tensor", n_classes: int, l2s: Sequence[float], row_weights: "Tensor | None" = None
 ) -> list[Optimum]:
     """Return the optimum for each of several `l2s`, in their order; the other arguments are those of `solve_logistic`.
 
     The most regularised comes first and each of the others starts where the one before ended (Friedman, Hastie &
-    Tibshirani, 2010); the features' covariance is decomposed once. `on_point` is called with the objective after
-    each step.
+    Tibshirani, 2010); the features' covariance is decomposed once.
 
     Raises:
         DataError: as `solve_logistic`.
@@ -84,7 +78,7 @@ def solve_logistic_path(
     found: dict[float, Optimum] = {}
     theta: Tensor | None = None
     for l2 in sorted(set(l2s), reverse=True):
-        newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta, on_point)
+        newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta)
         theta, found[l2] = newton.run()
     return [found[l2] for l2 in l2s]
 
@@ -92,16 +86,10 @@ def solve_logistic_path(
 class _Newton:
     """Steps from zero weights, or from `theta`, to the optimum: in float32 as far as that leads, then in float64."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        curvature: FeatureCurvature,
-        theta: "Tensor | None" = None,
-        on_point: Callable[[float], None] | None = None,
-    ) -> None:
+    def __init__(self, problem: Problem, curvature: FeatureCurvature, theta: "Tensor | None" = None) -> None:
         import torch
 
-        self.problem, self.curvature, self.on_point = problem, curvature, on_point
+        self.problem, self.curvature = problem, curvature
         d, device = problem.x.shape[1], problem.x.device
         self.zero = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
         if not torch.isfinite(self.zero.gradient).all():
@@ -121,8 +109,6 @@ class _Newton:
             following = self._step(point)
             if following is not None:
                 point = following
-                if self.on_point is not None:
-                    self.on_point(point.objective)
             elif not self.problem.precise:
                 point = self._in_float64(point)  # rounding hides the way down
             else:
