@@ -5,7 +5,7 @@ holds nothing that varies between equal runs (no time, host, path, label or engi
 equal bytes and equal shards can be shared between entries.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class ShardRows:
     features: np.ndarray
     digests: np.ndarray
     status: np.ndarray
-    offset: int | None = None
+    offset: int | None = field(default=None, compare=False)
     """Where in their file the features start, in bytes; None of rows that were not read from one."""
 
 
