@@ -234,6 +234,7 @@ def test_a_worker_killed_with_images_in_hand_costs_nothing(pictures):
     with Loader(PREPROCESS, batch_size=40, workers=2) as loader:
         loader.request(range(40), files(pictures))
         take(loader)
+        until(lambda: all(member.ready for member in loader._team))  # one alone may have been quick enough
         before = pids(loader)
         os.kill(before[0], signal.SIGSTOP)  # so that it surely has images in hand
         loader.request(range(40), files(pictures))
