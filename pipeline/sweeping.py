@@ -17,6 +17,7 @@ from pipeline.runs import check_name
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.store.commit import write_json
+from pipeline.streaming import needs_streaming
 from pipeline.training import TrainResult, device_for, train_head
 
 if TYPE_CHECKING:
@@ -159,6 +160,12 @@ def sweep(
     grid, base = grid_of(grid, settings, changes)
     tried = grid.settings(base)
     entry = find_entry(Path(cache_dir), str(cache))
+    if needs_streaming(entry):
+        raise DataError(
+            f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
+            "in which a sweep keeps them",
+            f"One head at a time can be trained from disk: pipeline train-head {entry.id}",
+        )
     features = read_features(entry)
     if features.x.ndim != 2:
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
@@ -171,15 +178,7 @@ def sweep(
     x, y = features.x.to(where), features.y.to(where)
     bound = (features.classes, features.space, features.space_sha256)
     problems = [Problem(x, y, rows.train, rows.val, *bound) for rows in parts]
-    trials: list[Trial] = []
-    on_progress(Progress(0, heads))
-    reported = time.perf_counter()
-    for trial in _trials(problems, tried, seeds):
-        trials.append(trial)
-        # Heads trained together come all at once.
-        if time.perf_counter() - reported > REPORT_SECONDS or len(trials) == heads:
-            on_progress(Progress(len(trials), heads, computed=len(trials)))
-            reported = time.perf_counter()
+    trials = _reported(_trials(problems, tried, seeds), heads, on_progress)
     ranked = _ranked(tried, trials)
     best = ranked[0]
     if not best.usable:
@@ -187,12 +186,14 @@ def sweep(
             f"every one of {len(tried)} settings diverged", "Try lower rates: --lr 1e-5,1e-4. Are the features finite?"
         )
     by = _chosen_by(folds, len(seeds), parts[0])
+    del features, problems, x, y  # train_head reads them again; they fitted once, and need not fit twice
     run = train_head(
         entry.path,
         settings=best.settings,
         val_fraction=val_fraction,
         split_seed=split_seed,
         refit=refit or bool(folds),
+        stream="never",
         sweep={"settings": len(tried), "heads": heads, "chosen_by": by, "val_accuracy": best.val_accuracy},
         device=device,
         name=name,
@@ -212,6 +213,19 @@ def _parts(features: Features, folds: int, val_fraction: float, split_seed: int)
     if not len(rows.val):
         raise UsageError("a sweep chooses on validation rows, and there are none", "Give a --val-fraction, or --folds.")
     return [rows]
+
+
+def _reported(trials: Iterator[Trial], heads: int, on_progress: OnProgress) -> list[Trial]:
+    found: list[Trial] = []
+    on_progress(Progress(0, heads))
+    reported = time.perf_counter()
+    for trial in trials:
+        found.append(trial)
+        # Heads trained together come all at once.
+        if time.perf_counter() - reported > REPORT_SECONDS or len(found) == heads:
+            on_progress(Progress(len(found), heads, computed=len(found)))
+            reported = time.perf_counter()
+    return found
 
 
 def _trials(problems: "list[Problem[Tensor]]", tried: list[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:

@@ -150,6 +150,13 @@ def test_a_run_chosen_by_folds_or_refit_trains_on_all_rows(place, swept):
     assert swept(**options).run.rows["val"] == len(rows.val)
 
 
+def test_an_entry_too_large_for_memory_is_refused_and_the_way_out_named(swept, monkeypatch):
+    monkeypatch.setattr("pipeline.streaming.free_memory", lambda: 1000)
+    with pytest.raises(DataError, match="too much for the free memory, in which a sweep keeps them") as caught:
+        swept(lr=(1e-2,))
+    assert "pipeline train-head" in caught.value.hint
+
+
 def test_heads_that_diverge_are_listed_and_never_chosen(swept):
     result = swept(lr=(1e-2, 1e37), weight_decay=(1.0,), transforms=("plain",), optimizer="sgd")
     assert [one.usable for one in result.candidates] == [True, False]
