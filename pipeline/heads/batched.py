@@ -6,6 +6,7 @@ large enough to run near the machine's peak, and one optimiser moves all weights
 has a group of heads to itself, as many as the caches hold well; rows are gathered once for the groups of all threads.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ class Group:
     """(k, c, d) float32."""
     bias: "Tensor"
     """(k, c) float32."""
+    seconds: float
+    """A head's share of the time that the groups of all threads took."""
 
 
 def can_batch(settings: HeadSettings) -> bool:
@@ -87,9 +90,11 @@ def train_batched(
     places = [tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
     for start in range(0, len(places), threads):
         some = places[start : start + threads]
+        started = time.perf_counter()
         with cpu_threads(1), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             groups = _train(x, y, train, n_classes, recipe, [[rates[place] for place in own] for own in some])
-        yield from (Group(own, *group.weights()) for own, group in zip(some, groups, strict=True))
+        seconds = (time.perf_counter() - started) / sum(map(len, some))
+        yield from (Group(own, *group.weights(), seconds) for own, group in zip(some, groups, strict=True))
 
 
 def group_sizes(heads: int, dim: int, n_classes: int, threads: int) -> list[int]:

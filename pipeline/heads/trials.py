@@ -74,13 +74,10 @@ def run_trials(problem: "Problem[Tensor]", tried: Sequence[HeadSettings], seeds:
 def _batched(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     val = problem.rows(problem.val)
     rates = [Rates(settings.lr, settings.weight_decay) for settings in tried]
-    started = time.perf_counter()
     for group in train_batched(problem.x, problem.y, problem.train, len(problem.classes), tried[0], rates):
         losses, accuracies = measure_heads(*val, group.weight, group.bias)
-        seconds = (time.perf_counter() - started) / len(group.places)
         for place, loss, accuracy in zip(group.places, losses, accuracies, strict=True):
-            yield Trial(place, tried[place], accuracy, loss, seconds)
-        started = time.perf_counter()
+            yield Trial(place, tried[place], accuracy, loss, group.seconds)
 
 
 def _one_by_one(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
