@@ -9,7 +9,6 @@ import torch
 from entries import RECIPE, SPACE, flip, make_entry, make_rows, overwrite
 
 import pipeline
-from pipeline import memory
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.features import read_features
 from pipeline.heads.centroid import fit_centroids
@@ -18,7 +17,6 @@ from pipeline.heads.minibatch import train_network
 from pipeline.heads.ridge import ridge_path
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.transform import fit_transform
-from pipeline.memory import free_memory
 from pipeline.store.catalog import list_entries
 from pipeline.streaming import needs_streaming, stream_features
 
@@ -218,23 +216,6 @@ def test_what_needs_all_rows_at_once_is_refused(root, tmp_path, cli, options, sa
 def test_an_unknown_way_is_refused(root, tmp_path):
     with pytest.raises(UsageError, match="unknown stream 'often'"):
         pipeline.train_head(cache_dir=root, runs_dir=tmp_path, stream="often")
-
-
-def test_free_memory_is_the_machines_or_what_the_container_leaves(tmp_path, monkeypatch):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
-    assert free_memory(tmp_path, meminfo) == 5000 << 10
-    for limit, expected in (
-        ("max", 5000 << 10),
-        (str(3 << 20), 1 << 20),
-        (str(1 << 20), 0),
-        (str(1 << 40), 5000 << 10),
-    ):
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / "memory.current").write_text(f"{2 << 20}\n")
-        assert free_memory(tmp_path, meminfo) == expected
-    assert free_memory(tmp_path, tmp_path / "none") > 1 << 28
-    assert memory.free_memory() > 1 << 20
 
 
 def test_streaming_is_needed_where_features_fill_the_memory(entry, monkeypatch):
