@@ -12,9 +12,10 @@ import numpy as np
 from pipeline.binding import check_space, entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.reread import reread
-from pipeline.features import Features, read_features
+from pipeline.features import Features
 from pipeline.heads.head import Head
 from pipeline.heads.reading import read_head
+from pipeline.heads.rows import logits_of, pick
 from pipeline.metrics import classification_metrics
 from pipeline.model import Model, same_model
 from pipeline.origin import open_images, rebuild_backbone
@@ -22,6 +23,7 @@ from pipeline.progress import OnProgress, ignore
 from pipeline.runs import check_run, find_run, record_evaluation
 from pipeline.sources.source import Source
 from pipeline.store.key import SPLITS
+from pipeline.streaming import Stream, open_features
 from pipeline.threads import cpu_threads, default_threads
 
 logger = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ def evaluate(
     cache: str | Path | None = None,
     source: Any = None,  # noqa: ANN401 - a path or name, or any data set
     end_to_end: bool = False,
+    stream: Stream = "auto",
     device: str = "auto",
     workers: int | None = None,
     runs_dir: str | Path = "runs",
@@ -101,6 +104,7 @@ def evaluate(
         cache: another entry of the same feature space to measure on; default the one it was trained on.
         source: where the images are now, for `end_to_end`, or a data set as for `extract`; default where they were.
         end_to_end: decode the split's images again and compare the plain float32 model with the cache.
+        stream: whether features are read from disk a few MB at a time, or all into memory.
         device: where the end-to-end model runs.
         workers: loading processes of the end-to-end pass.
         runs_dir: where runs are kept.
@@ -119,11 +123,11 @@ def evaluate(
     check_run(found)
     head = read_head(found.path)
     entry = entry_of(found, cache, Path(cache_dir))
-    features = read_features(entry)
+    features, x = open_features(entry, stream)
     check_space(head, features, entry)
     rows = _rows_of(features, split)
     y = labels_by_name(features, head, rows)
-    logits = head.logits(features.x[rows]).numpy()
+    logits = logits_of(head, pick(x, rows))
     metrics = classification_metrics(logits, y, head.classes)
     proof = None
     if end_to_end:

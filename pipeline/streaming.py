@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.features import Features, features_of
+from pipeline.errors import DataError, UsageError
+from pipeline.features import Features, features_of, read_features
 from pipeline.memory import free_memory
 from pipeline.store.entry import Entry
 from pipeline.store.prune import mark_used
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Stream = Literal["auto", "always", "never"]
+"""Whether features stay on disk; auto: if they would fill too much of the free memory."""
 BLOCK_BYTES = 64 << 20
 """Rows that are shuffled together: 256 slices, enough for each class to be in a block about as often as in all."""
 MIXED_BATCHES = 16
@@ -181,6 +183,22 @@ def stream_features(entry: Entry) -> StreamedFeatures:
         raise DataError(f"cache entry {entry.id} has no usable rows")
     dtype = torch.from_numpy(np.empty(0, entry.space.store_dtype)).dtype
     return StreamedFeatures(features_of(entry, table, torch.empty(rows.shape, dtype=dtype, device="meta")), rows)
+
+
+def open_features(entry: Entry, stream: Stream = "auto") -> "tuple[Features, Tensor | StreamedRows]":
+    """Return an entry's samples, and its features in memory or streamed.
+
+    Raises:
+        UsageError: if `stream` is not one of its words.
+        CacheError, DataError: as `stream_features` and `read_features`.
+    """
+    if stream not in get_args(Stream):
+        raise UsageError(f"unknown stream {stream!r}", f"Known: {', '.join(get_args(Stream))}")
+    if stream == "always" or (stream == "auto" and needs_streaming(entry)):
+        opened = stream_features(entry)
+        return opened.samples, opened.x
+    features = read_features(entry)
+    return features, features.x
 
 
 def needs_streaming(entry: Entry) -> bool:

@@ -4,17 +4,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
-from pipeline.features import Features, read_features
-from pipeline.heads.head import CHUNK_ROWS, Head
+from pipeline.features import Features
+from pipeline.heads.head import Head
 from pipeline.heads.minibatch import Epoch
-from pipeline.heads.rows import Rows as FeatureRows
-from pipeline.heads.rows import pick
+from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem, solve_head, solver_threads
 from pipeline.metrics import classification_metrics
@@ -22,15 +19,11 @@ from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
-from pipeline.store.entry import Entry
-from pipeline.streaming import StreamedRows, needs_streaming, stream_features
+from pipeline.streaming import Stream, StreamedRows, open_features
 from pipeline.threads import cpu_threads
 
 if TYPE_CHECKING:
     import torch
-
-Stream = Literal["auto", "always", "never"]
-"""Whether features stay on disk while a head is trained; auto: if they would fill too much of the free memory."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +124,8 @@ def train_head(
     entry = find_entry(Path(cache_dir), str(cache))
     if len(entry.space.row_shape) != 1:
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
-    streamed = _streams(stream, entry)
-    features, x = _opened(entry, streamed=streamed)
+    features, x = open_features(entry, stream)
+    streamed = isinstance(x, StreamedRows)
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed, refit=refit)
     where = device_for(device, settings)
     threads = solver_threads(settings, len(rows.train), features.x.shape[1], len(features.classes))
@@ -152,7 +145,7 @@ def train_head(
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(
-            _logits(solved.head, pick(x, rows.val)), features.y[rows.val].numpy(), features.classes
+            logits_of(solved.head, pick(x, rows.val)), features.y[rows.val].numpy(), features.classes
         )
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
@@ -183,26 +176,6 @@ def train_head(
         streamed,
         seconds,
     )
-
-
-def _streams(stream: Stream, entry: Entry) -> bool:
-    if stream not in get_args(Stream):
-        raise UsageError(f"unknown stream {stream!r}", f"Known: {', '.join(get_args(Stream))}")
-    return stream == "always" or (stream == "auto" and needs_streaming(entry))
-
-
-def _opened(entry: Entry, *, streamed: bool) -> "tuple[Features, torch.Tensor | StreamedRows]":
-    """Return an entry's samples, and its features in memory or streamed."""
-    if not streamed:
-        features = read_features(entry)
-        return features, features.x
-    opened = stream_features(entry)
-    return opened.samples, opened.x
-
-
-def _logits(head: Head, x: FeatureRows) -> np.ndarray:
-    """Return logits (n, c) of features (n, d)."""
-    return np.concatenate([head.logits(chunk).numpy() for chunk in x.split(CHUNK_ROWS)])
 
 
 def device_for(asked: str, settings: HeadSettings) -> "torch.device":

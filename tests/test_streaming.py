@@ -194,6 +194,9 @@ def test_train_head_streams_on_request_or_where_memory_is_short(root, tmp_path, 
     monkeypatch.setattr("pipeline.streaming.free_memory", lambda: 10 * N * D)
     assert json.loads(cli(*given, "--json").out)["streamed"] is True
     assert json.loads(cli(*given, "--stream", "never", "--json").out)["streamed"] is False
+    run = ("evaluate", found["path"], "--cache-dir", root, "--json")
+    measured = [json.loads(cli(*run, "--stream", way).out)["metrics"] for way in ("never", "always")]
+    assert measured[0] == measured[1]
     for solver in ("exact", "ridge", "centroid"):
         documents = [
             json.loads(cli(*given[:-2], "--solver", solver, "--standardize", "--stream", way, "--json").out)

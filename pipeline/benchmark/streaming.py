@@ -9,7 +9,8 @@ from pipeline.benchmark.child import Child, answer_of, peak_memory
 from pipeline.benchmark.figures import BYTES, SECONDS, SHARE, TIMES, Claim, Figure
 from pipeline.benchmark.numbered import extract_numbers
 from pipeline.benchmark.timing import OnStep, Spread, ratio, silent
-from pipeline.training import Stream, train_head
+from pipeline.streaming import Stream
+from pipeline.training import train_head
 
 WAYS: tuple[Stream, ...] = ("never", "always")
 NAMES = {"never": "in memory", "always": "streamed"}

@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import cache_dir_option, data_root_option, device_option, global_options, runs_dir_option
+from pipeline.cli.options import (
+    cache_dir_option,
+    data_root_option,
+    device_option,
+    global_options,
+    runs_dir_option,
+    stream_option,
+)
 from pipeline.console import Screen
 
 
@@ -15,6 +22,7 @@ from pipeline.console import Screen
 @click.option("--cache", help="Another entry of the same feature space to measure on.")
 @click.option("--source", help="Where the images are now, for --end-to-end.  [default: where they were]")
 @click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
+@stream_option
 @device_option
 @click.option("--workers", type=click.IntRange(min=1), help="Loading processes of --end-to-end.  [default: one a core]")
 @cache_dir_option

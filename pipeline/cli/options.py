@@ -47,6 +47,17 @@ def cache_dir_option(command: F) -> F:
     )(command)
 
 
+def stream_option(command: F) -> F:
+    """Add --stream."""
+    return click.option(
+        "--stream",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Leave features on disk; auto: those too large for memory.",
+    )(command)
+
+
 def runs_dir_option(command: F) -> F:
     """Add --runs-dir."""
     return click.option(

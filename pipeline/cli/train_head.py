@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.options import F, cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.options import F, cache_dir_option, device_option, global_options, runs_dir_option, stream_option
 from pipeline.console import Screen
 
 
@@ -53,7 +53,7 @@ def number(name: str, default: float, help: str | None = None) -> Callable[[F], 
     help="Share of train held out where the source names no val split.",
 )
 @click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw.")
-@choice("--stream", "auto", "always", "never", help="Features from disk; auto: those too large for memory.")
+@stream_option
 @device_option
 @click.option("--name", default="", help="Goes behind the run's number.")
 @cache_dir_option

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from pipeline.heads.head import CHUNK_ROWS
+from pipeline.heads.head import CHUNK_ROWS, Head
 from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
@@ -58,3 +58,8 @@ def chunks(x: Rows, y: "Tensor", rows: "Tensor", size: int = CHUNK_ROWS) -> "Ite
     assert isinstance(x, torch.Tensor)
     for part in rows.split(size):
         yield x.index_select(0, part), y.index_select(0, part)
+
+
+def logits_of(head: Head, x: Rows) -> np.ndarray:
+    """Return a head's float32 logits (n, c) of features (n, d)."""
+    return np.concatenate([head.logits(chunk).numpy() for chunk in x.split(CHUNK_ROWS)])
