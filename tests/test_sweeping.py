@@ -203,6 +203,8 @@ def test_the_command_shows_writes_and_hands_on(cli, place):
     assert "next: pipeline evaluate 0001" in told.err
     rows = list(csv.DictReader(Path("table.csv").read_text().splitlines()))
     assert len(rows) == 16
+    edge = {"0.01": "highest --lr tried, 0.01: higher", "0.001": "lowest --lr tried, 0.001: lower"}[rows[0]["lr"]]
+    assert f"best at the {edge} ones may be better" in told.err
     assert [float(row["val_accuracy"]) for row in rows] == sorted(float(row["val_accuracy"]) for row in rows)[::-1]
     assert cli(*base, "--lr", "1e-3", "-o", "table.csv").code == 2
     document = json.loads(cli(*base, "--lr", "1e-3", "--json", "-o", "all.json").out)

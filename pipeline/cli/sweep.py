@@ -54,7 +54,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @choice("--solver", "minibatch", "exact", "ridge", help="How heads are found.")
 @click.option("--lr", type=Values(), help="Learning rates to try.  [default: 1e-4,3e-4,1e-3,3e-3,1e-2]")
 @click.option("--weight-decay", type=Values(), help="[default: 0,1e-5,1e-4,1e-3]")
-@click.option("--l2", type=Values(), help="Of exact and ridge.  [default: 1e-7,1e-6,…,0.1]")
+@click.option("--l2", type=Values(), help="Of exact and ridge.  [default: 1e-6,1e-5,…,10]")
 @click.option("--C", "C", type=Values(), help="Of exact, as in scikit-learn: l2 = 1 / (C n).")
 @click.option(
     "--transforms",

@@ -40,6 +40,8 @@ def show_sweep(screen: Screen, result: SweepResult) -> None:
         more = len(result.candidates) - SHOWN
         if more > 0:
             screen.note(f"and {count(more, 'setting')} more: {result.table} has all")
+        for edge in _edges(result):
+            screen.note(edge)
         diverged = sum(not candidate.usable for candidate in result.candidates)
         if diverged:
             screen.warn(f"{count(diverged, 'setting')} diverged")
@@ -51,6 +53,20 @@ def show_sweep(screen: Screen, result: SweepResult) -> None:
         f"{percent(result.chosen.val_accuracy)}{rows_said} · in {duration(result.seconds)} · {plain(run.path)}",
         brief=run.run,
     )
+
+
+def _edges(result: SweepResult) -> list[str]:
+    """Return where the best value is the first or last that was tried: a better one may lie beyond."""
+    said = []
+    for name in ("lr", "weight_decay", "l2", "C"):
+        values = {getattr(candidate.settings, name) for candidate in result.candidates} - {None, 0.0}
+        best = getattr(result.chosen.settings, name)
+        if len(values) > 1 and best in (min(values), max(values)):
+            end, beyond = ("lowest", "lower") if best == min(values) else ("highest", "higher")
+            if name == "weight_decay" and end == "lowest":
+                continue  # none at all was tried beside it, or means little less
+            said.append(f"best at the {end} --{name.replace('_', '-')} tried, {best:g}: {beyond} ones may be better")
+    return said
 
 
 def check_output(path: Path) -> None:

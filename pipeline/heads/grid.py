@@ -17,7 +17,7 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
 """What may be done to features in front of a head, as fields of HeadSettings."""
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 DECAYS = (0.0, 1e-5, 1e-4, 1e-3)
-L2S = tuple(10.0**exponent for exponent in range(-7, 0))
+L2S = tuple(10.0**exponent for exponent in range(-6, 2))
 """Of exact and ridge, on features of unit variance."""
 
 
