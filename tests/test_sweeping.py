@@ -101,7 +101,7 @@ def test_test_rows_are_never_looked_at(place, swept, monkeypatch):
         return features
 
     monkeypatch.setattr("pipeline.sweeping.read_features", spoilt)
-    monkeypatch.setattr("pipeline.training.read_features", spoilt)
+    monkeypatch.setattr("pipeline.streaming.read_features", spoilt)
     for folds in (0, 3):
         after = swept(lr=(1e-3, 1e-2), weight_decay=(0.0,), folds=folds)
         assert all(np.isfinite(one.val_loss) for one in after.candidates)
