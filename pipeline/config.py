@@ -37,6 +37,7 @@ class ExtractConfig(_Section):
     batch_size: int | None = None
     engine: str = "auto"
     workers: int | None = None
+    resize: Literal["workers", "device"] = "workers"
     shard_rows: int | None = None
     test_fraction: float = 0.1
     limit: int | None = None

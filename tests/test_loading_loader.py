@@ -18,8 +18,9 @@ from PIL import Image
 import pipeline
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.digest import array_digest
+from pipeline.loading.batch import Batch
 from pipeline.loading.decode import decode
-from pipeline.loading.loader import CHUNK, Batch, Loader, auto_workers
+from pipeline.loading.loader import CHUNK, Loader, auto_workers
 from pipeline.loading.memory import SharedMemory
 from pipeline.loading.worker import BAD, KNOWN, OK
 from pipeline.sources.source import ArrayPayload, FilePayload
@@ -64,7 +65,7 @@ def take(loader: Loader, count: int = 1) -> list[Batch]:
     batches = []
     for _ in range(count):
         batch = within(PATIENCE, loader.next_batch)
-        batches.append(Batch(batch.rows, batch.pixels.copy(), batch.loaded, batch.slot))
+        batches.append(Batch(batch.rows, batch.pixels.copy(), batch.sizes.copy(), batch.loaded, batch.slot))
         loader.release(batch)
     return batches
 

@@ -97,7 +97,7 @@ class Preprocess:
         Raises:
             ValueError: if the image is so thin that resizing its shorter side makes it enormous.
         """
-        size = self._resized(*image.size)
+        size = self.resized_size(*image.size)
         if size != image.size:
             if size[0] * size[1] > MAX_RESIZED_PIXELS:
                 said = f"{image.width} x {image.height} pixels would become {size[0]} x {size[1]}"
@@ -105,7 +105,20 @@ class Preprocess:
             image = image.resize(size, INTERPOLATIONS[self.interpolation])
         return self._central(np.asarray(image))
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
+    def may_wait(self, width: int, height: int, side: int) -> bool:
+        """Tell whether an image may be resized later: it is to be, and fits `side` x `side` before and after.
+
+        What is smaller than the crop even then gets borders, and is left to `pixels`.
+        """
+        wide, high = self.resized_size(width, height)
+        return (
+            (wide, high) != (width, height)
+            and max(width, height) <= side
+            and min(wide, high) >= self.crop
+            and wide * high <= side * side
+        )
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) after resizing, as torchvision's and timm's transforms round them."""
         short, long = min(width, height), max(width, height)
         if self.mode == SQUASH:

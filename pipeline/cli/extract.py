@@ -56,6 +56,13 @@ from pipeline.console import Screen
     help="How the network is run; auto takes what finishes soonest, start-up included.",
 )
 @click.option("--workers", type=int, help="Loading processes.  [default: one a core]")
+@click.option(
+    "--resize",
+    type=click.Choice(["workers", "device"]),
+    default="workers",
+    show_default=True,
+    help="Who resizes images; device gives the same pixels, for GPUs that wait for loading processes.",
+)
 @cache_dir_option
 @click.option("--shard-rows", type=int, help="Rows a shard.  [default: 32 MB worth]")
 @click.option(

@@ -53,7 +53,8 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
             + f" · {plan.split_rule}",
             "backbone": f"{plan.backbone} · weights {plan.weights} · {layer}",
             "images": f"{side} to {process['resize']} px, central {process['crop']} px, {process['interpolation']} · "
-            f"mean {mean} · std {std} · from {plan.preprocess_from}",
+            f"mean {mean} · std {std} · from {plan.preprocess_from}"
+            + (f" · resized on {plan.device}" if plan.resize == "device" else ""),
             "compute": f"{plan.device} · engine {plan.engine}"
             + (f" ({plan.engine_why})" if plan.engine_why else "")
             + f" · {plan.dtype} · batch {plan.batch_size}"

@@ -11,11 +11,13 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.device import resolve_device
 from pipeline.digest import array_digest
+from pipeline.engines.resizing import DeviceResize
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction.deviation import CheckedEngine, Deviation, checked_engine
 from pipeline.extraction.precision import Judge
 from pipeline.extraction.recipe import Wishes, pinned_recipe, wished_recipe
 from pipeline.extraction.together import SharedPass
+from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader, auto_workers
 from pipeline.sources.source import TEST, TRAIN, UNLABELLED, ArrayPayload, Listing, Payload, Source
 from pipeline.sources.split import drawn
@@ -31,6 +33,8 @@ from pipeline.store.work import Record, WorkFolder
 logger = logging.getLogger(__name__)
 
 SPLIT_SEED = 0
+WHOLE_SIDE = 512
+"""Pixels a side up to which images go whole to a device that resizes; larger ones are resized by the workers."""
 
 
 @dataclass
@@ -148,12 +152,35 @@ class Job:
         """Loading processes that decode every image, for rows that could not be had from the cache after all."""
         return self._start_loader(None)
 
+    @cached_property
+    def resizing(self) -> DeviceResize | None:
+        """What resizes on the device, if a user wants that.
+
+        Raises:
+            UsageError: if it does not know the filter these weights want.
+        """
+        if self.wishes.resize == "workers":
+            return None
+        return DeviceResize(self.backbone.preprocess, resolve_device(self.wishes.device))
+
+    def finished(self, batch: Batch) -> Batch:
+        """Return a batch whose images are all resized: pixels (b, crop, crop, 3)."""
+        if self.resizing is None:
+            return batch
+        crop = self.backbone.preprocess.crop
+        pixels = batch.pixels[:, :crop, :crop].copy()
+        for place, (height, width) in enumerate(batch.sizes[: len(batch.rows)].tolist()):
+            if height:
+                pixels[place] = self.resizing(batch.pixels[place, :height, :width])
+        return replace(batch, pixels=pixels)
+
     def _start_loader(self, known: np.ndarray | None) -> Loader:
         return Loader(
             self.backbone.preprocess,
             batch_size=self.recipe.batch_size,
             workers=self.wishes.workers or auto_workers(),
             known=known,
+            whole=WHOLE_SIDE if self.resizing is not None else 0,
             image_timeout=self.wishes.image_timeout,
         )
 
@@ -270,6 +297,7 @@ def prepare(
     job = Job(
         root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
     )
+    _ = job.resizing  # what it does not know is refused before any work
     for record in work.records():
         job.learn(record)
     return job

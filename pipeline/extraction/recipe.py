@@ -14,6 +14,8 @@ from pipeline.threads import default_threads
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
+RESIZES = ("workers", "device")
+"""Who resizes images: loading processes with Pillow, or the device with the same result bit for bit."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Wishes:
     test_fraction: float = 0.1
     image_timeout: float = IMAGE_TIMEOUT_SECONDS
     dtype: str = "float32"
+    resize: str = "workers"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "shard_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.resize not in RESIZES:
+            raise UsageError(f"unknown resize {self.resize!r}", f"Known: {', '.join(RESIZES)}")
         if self.dtype not in DTYPES:
             raise UsageError(
                 f"unknown dtype {self.dtype!r}.{nearest(self.dtype, DTYPES)}", f"Known: {', '.join(DTYPES)}"

@@ -6,7 +6,8 @@ import numpy as np
 
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.errors import DataError
-from pipeline.loading.loader import Loaded, Loader, auto_workers
+from pipeline.loading.batch import Loaded
+from pipeline.loading.loader import Loader, auto_workers
 from pipeline.loading.worker import OK
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.sources.source import Source

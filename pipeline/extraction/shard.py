@@ -10,7 +10,8 @@ from pipeline.errors import DataError
 from pipeline.extraction.compat import trust_rows
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Rounding
-from pipeline.loading.loader import Batch, Loader
+from pipeline.loading.batch import Batch
+from pipeline.loading.loader import Loader
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
 from pipeline.store.rows import ShardRef
@@ -199,7 +200,7 @@ def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, first: int
     lost: list[int] = []
     while count:
         waited = time.perf_counter()
-        batch = loader.next_batch()
+        batch = job.finished(loader.next_batch())
         job.seconds["loading"] += time.perf_counter() - waited
         count -= len(batch.rows)
         if count < 0 or not first <= min(batch.rows) <= max(batch.rows) < first + len(shard.rows.status):

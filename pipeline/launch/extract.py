@@ -42,6 +42,7 @@ def extract(
     device: str = "auto",
     engine: str = "auto",
     workers: int | None = None,
+    resize: str = "workers",
     cache_dir: str | Path = "cache",
     shard_rows: int | None = None,
     test_fraction: float = 0.1,
@@ -86,6 +87,7 @@ def extract(
         engine: `reference` (the plain module), `eager`, `compile`, `openvino`, or `auto`: the one that finishes this
             extraction soonest, start-up included.
         workers: loading processes, by default one a core.
+        resize: `workers`, or `device`: the same pixels, made where the network runs.
         cache_dir: the cache root.
         shard_rows: rows a shard, by default 32 MB worth.
         test_fraction: share of images that become test rows where the source names none; 0 for none.
@@ -123,7 +125,7 @@ def extract(
     else:
         root = Path(data_root) if data_root is not None else None
         opened = open_source(str(source), data_root=root, follow_symlinks=follow_symlinks, reading=reading)
-    wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout, dtype)
+    wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout, dtype, resize)
     original = load_original(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
     jobs: list[Job] = []
     for network in cut_original(original, list(dict.fromkeys([layer, *beside])), pool):

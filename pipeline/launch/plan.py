@@ -33,6 +33,8 @@ class Plan:
     row_shape: tuple[int, ...]
     preprocess: dict[str, Any]
     preprocess_from: str
+    resize: str
+    """`workers`, or `device`."""
     device: str
     engine: str
     engine_why: str
@@ -82,6 +84,7 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         row_shape=job.space.row_shape,
         preprocess=job.backbone.preprocess.to_json(),
         preprocess_from=job.backbone.preprocess_from,
+        resize=job.wishes.resize,
         device=recipe.device,
         engine=recipe.engine,
         engine_why=job.engine_why if entry is None else "",

@@ -21,9 +21,10 @@ import numpy as np
 
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.errors import PipelineError
+from pipeline.loading.batch import Batch, Loaded, loaded_from
 from pipeline.loading.memory import SharedMemory
 from pipeline.loading.process import WorkerProcess
-from pipeline.loading.worker import BAD, KNOWN, OK
+from pipeline.loading.worker import BAD
 from pipeline.sources.source import ArrayPayload, BytesPayload, Payload
 
 CHUNK = 16
@@ -34,30 +35,6 @@ IMAGE_TIMEOUT_SECONDS = 60.0
 MAX_AUTO_WORKERS = 16
 MAX_FAILED_STARTS = 3
 """In a row, before it is taken for a fault of the installation and not of a full machine."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What became of one image: `outcome` is OK, KNOWN or BAD."""
-
-    outcome: int
-    digest: bytes | None
-    facts: tuple[int, int, int, int] | None
-    read_ns: int
-    reason: str
-
-
-@dataclass
-class Batch:
-    """Images of `rows`, in order; `pixels` (batch_size, h, w, 3) uint8 is shared memory until released.
-
-    Places whose outcome is BAD are zero, those of KNOWN and those past the last row hold anything.
-    """
-
-    rows: list[int]
-    pixels: np.ndarray
-    loaded: list[Loaded]
-    slot: int
 
 
 @dataclass
@@ -103,6 +80,9 @@ def auto_workers() -> int:
 class Loader:
     """Decodes images in `workers` processes into batches of a fixed size. Use as a context manager.
 
+    With `whole`, images of up to so many pixels a side that need resizing come as they are, to be resized by whoever
+    takes them (`Preprocess.may_wait` says which); `h` and `w` of a batch are then the larger of `whole` and the crop.
+
     Images whose digest's first 8 bytes are in `known` (m,) uint64 (big-endian) need no decoding: they come back as
     KNOWN.
     """
@@ -114,27 +94,35 @@ class Loader:
         batch_size: int,
         workers: int,
         known: np.ndarray | None = None,
+        whole: int = 0,
         image_timeout: float = IMAGE_TIMEOUT_SECONDS,
     ) -> None:
         self.batch_size, self.workers, self.image_timeout = batch_size, workers, image_timeout
         self.slots = workers + 2
-        shape = (self.slots, batch_size, preprocess.crop, preprocess.crop, 3)
+        side = max(preprocess.crop, whole)
+        shape = (self.slots, batch_size, side, side, 3)
+        sizes_shape = (self.slots, batch_size, 2)
         ordered = np.empty(0, np.uint64) if known is None else np.sort(known.astype(np.uint64, copy=False))
         self._pixel_memory = SharedMemory(int(np.prod(shape)))
+        self._sizes_memory = SharedMemory(2 * int(np.prod(sizes_shape)))
         self._progress_memory = SharedMemory(8 * workers)
         self._known_memory = SharedMemory(8 * len(ordered))
         self._known_memory.array(ordered.shape, "u8")[:] = ordered
         self._pixels = self._pixel_memory.array(shape, "u1")
+        self._sizes = self._sizes_memory.array(sizes_shape, "u2")
         self._progress = self._progress_memory.array((workers,), "<i8")
         self._setup = {
             "preprocess": preprocess.to_json(),
             "pixel_bytes": self._pixel_memory.size,
             "pixel_shape": shape,
+            "sizes_shape": sizes_shape,
+            "whole": whole,
             "workers": workers,
             "known": len(ordered),
         }
         self._shared = {
             "pixel_fd": self._pixel_memory.descriptor,
+            "sizes_fd": self._sizes_memory.descriptor,
             "progress_fd": self._progress_memory.descriptor,
             "known_fd": self._known_memory.descriptor,
         }
@@ -181,7 +169,8 @@ class Loader:
             if self._failure is not None:
                 raise self._failure
             done = self._ordered.popleft()
-        return Batch(done.rows, self._pixels[done.slot], [item for item in done.loaded if item], done.slot)
+        loaded = [item for item in done.loaded if item]
+        return Batch(done.rows, self._pixels[done.slot], self._sizes[done.slot], loaded, done.slot)
 
     def release(self, batch: Batch) -> None:
         """Give a batch's memory back for new images."""
@@ -196,7 +185,7 @@ class Loader:
         self._stopping = True
         self._wake()
         self._thread.join()
-        for memory in (self._pixel_memory, self._progress_memory, self._known_memory):
+        for memory in (self._pixel_memory, self._sizes_memory, self._progress_memory, self._known_memory):
             memory.close()
         self._woken.close()
         self._wake_end.close()
@@ -279,7 +268,7 @@ class Loader:
                 continue
             task, worker.task = worker.task, None
             assert task is not None
-            self._store(task, [_loaded(item) for item in json.loads(answer)])
+            self._store(task, [loaded_from(item) for item in json.loads(answer)])
 
     def _store(self, task: _Task, loaded: list[Loaded]) -> None:
         with self._lock:
@@ -326,11 +315,5 @@ class Loader:
             else f"decoding took longer than {self.image_timeout:g} s"
         )
         self._pixels[task.batch.slot, task.places[0]] = 0
+        self._sizes[task.batch.slot, task.places[0]] = 0
         self._store(task, [Loaded(BAD, None, None, time.time_ns(), reason)])
-
-
-def _loaded(item: list[Any]) -> Loaded:
-    outcome, digest, facts, read_ns, reason = item
-    if outcome not in (OK, KNOWN, BAD):
-        raise ValueError(f"a loading process answered {item!r}")
-    return Loaded(outcome, digest and bytes.fromhex(digest), facts and tuple(facts), read_ns, reason)

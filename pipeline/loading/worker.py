@@ -8,6 +8,7 @@ not in a file. All of them are taken before the first is decoded: a decoder that
 import contextlib
 import ctypes
 import json
+import math
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.digest import array_digest
@@ -75,6 +77,9 @@ class _State:
         self.pixels = SharedMemory.attach(setup["pixel_fd"], setup["pixel_bytes"]).array(
             tuple(setup["pixel_shape"]), "u1"
         )
+        sizes_shape = tuple(setup["sizes_shape"])
+        self.sizes = SharedMemory.attach(setup["sizes_fd"], 2 * math.prod(sizes_shape)).array(sizes_shape, "u2")
+        self.whole = setup["whole"]
         self.progress = SharedMemory.attach(setup["progress_fd"], 8 * setup["workers"]).array(
             (setup["workers"],), "<i8"
         )
@@ -85,18 +90,19 @@ class _State:
         """Return [outcome, digest or None, facts or None, time of reading, reason]."""
         read_ns = time.time_ns()
         digest, facts = None, None
+        self.sizes[slot, place] = 0
         try:
             if sent is not None and "shape" in item:
                 pixels = np.frombuffer(sent, np.uint8).reshape(item["shape"])
                 digest = array_digest(pixels)
                 if not self._is_known(digest):
-                    self.pixels[slot, place] = self.preprocess.pixels(from_array(pixels))
+                    self._put(slot, place, from_array(pixels))
                     return [OK, digest.hex(), None, read_ns, ""]
             else:
                 encoded = read_bytes(sent) if sent is not None else read_file(item["path"], item["span"])
                 digest, facts = encoded.digest, encoded.facts
                 if not self._is_known(digest):
-                    self.pixels[slot, place] = self.preprocess.pixels(decode(encoded.data))
+                    self._put(slot, place, decode(encoded.data))
                     return [OK, digest.hex(), facts, read_ns, ""]
             return [KNOWN, digest.hex(), facts, read_ns, ""]
         except MemoryError:
@@ -106,6 +112,15 @@ class _State:
         except (BadImageError, ValueError) as error:
             self.pixels[slot, place] = 0
             return [BAD, digest and digest.hex(), facts, read_ns, str(error)]
+
+    def _put(self, slot: int, place: int, image: Image.Image) -> None:
+        """Write what the network sees, or the whole image if it may be resized by whoever takes it."""
+        if self.whole and self.preprocess.may_wait(*image.size, self.whole):
+            self.pixels[slot, place, : image.height, : image.width] = np.asarray(image)
+            self.sizes[slot, place] = image.height, image.width
+        else:
+            seen = self.preprocess.pixels(image)
+            self.pixels[slot, place, : len(seen), : len(seen)] = seen
 
     def _is_known(self, digest: bytes) -> bool:
         key = np.uint64(int.from_bytes(digest[:8], "big"))

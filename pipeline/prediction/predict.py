@@ -14,7 +14,8 @@ from pipeline.errors import UsageError
 from pipeline.features import read_features
 from pipeline.fusion import open_trained
 from pipeline.heads.reading import read_head
-from pipeline.loading.loader import Batch, Loader, auto_workers
+from pipeline.loading.batch import Batch
+from pipeline.loading.loader import Loader, auto_workers
 from pipeline.loading.worker import OK
 from pipeline.model import Model
 from pipeline.prediction.images import Named, image_files
