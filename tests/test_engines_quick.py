@@ -11,7 +11,7 @@ from pipeline.backbones.backbone import cut_original, load_backbone, load_origin
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.taps import Tapped, point_of
 from pipeline.engines.folding import folded
-from pipeline.engines.openvino import graph_name, openvino_version
+from pipeline.engines.openvino import IMAGES_A_THREAD, graph_name, openvino_version, part_size
 from pipeline.engines.registry import (
     ENGINES,
     check_engine,
@@ -22,7 +22,7 @@ from pipeline.engines.registry import (
     missing,
 )
 from pipeline.errors import UsageError
-from pipeline.threads import cpu_threads
+from pipeline.threads import cpu_threads, default_threads
 
 CPU = torch.device("cpu")
 SMALL = {"weights": "none", "image_size": 32, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
@@ -194,10 +194,29 @@ def test_openvinos_graph_is_kept_and_taken_again(pixels, monkeypatch):
     pytest.importorskip("openvino")
     backbone, store = load_backbone("tiny_network:network"), Store()
     first = features("openvino", backbone, pixels, graphs=store)
-    assert list(store.kept) == [graph_name(pixels.shape, openvino_version())]
+    part = (part_size(len(pixels), default_threads()), *pixels.shape[1:])
+    assert list(store.kept) == [graph_name(part, openvino_version())]
     monkeypatch.setattr("pipeline.engines.graph.export_graph", None)  # would fail if it were made again
     assert np.array_equal(features("openvino", backbone, pixels, graphs=store), first)
     assert store.loads == 2
+
+
+def test_openvino_takes_a_batch_in_parts_of_one_shape(pixels):
+    pytest.importorskip("openvino")
+    backbone = load_backbone("tiny_network:network")
+    several = np.concatenate([pixels] * 4)
+    whole = features("openvino", backbone, several, threads=len(several))  # one part
+    parts = features("openvino", backbone, several, threads=1)
+    assert part_size(len(several), 1) == IMAGES_A_THREAD < len(several)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+    assert np.array_equal(parts[: len(pixels)], parts[len(pixels) : 2 * len(pixels)])
+
+
+def test_parts_divide_the_batch():
+    assert [part_size(64, threads) for threads in (1, 2, 3, 16, 64)] == [4, 8, 8, 64, 64]
+    assert part_size(50, 2) == 5
+    assert part_size(13, 2) == 13  # a prime is not cut into single images
+    assert part_size(1, 2) == 1
 
 
 def test_engines_say_what_they_lack():

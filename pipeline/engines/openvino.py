@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 XML, WEIGHTS = "xml", "bin"
+IMAGES_A_THREAD = 4
+"""Of one call: what passes between two layers then stays in the caches. On 2 threads a mobilenet_v2 ran a fifth faster
+by 8 than by 64, a resnet18 equally fast."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoEngine:
-    """A graph of its own with a fixed batch shape, from uint8 pixels to features.
+    """A graph of its own for a fixed part of a batch, from uint8 pixels to features.
 
     Making it takes seconds (torch.export, conversion, compilation); what OpenVINO calls its intermediate
     representation, which is data and no code, is kept in `graphs` under a name that the caller vouches for.
@@ -40,6 +43,7 @@ class OpenVinoEngine:
         self.network, self.preprocess, self.device, self.dtype = network, preprocess, device, dtype
         self.threads, self.graphs = threads or default_threads(), graphs
         self._compiled: Any = None
+        self._part = 0
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Return float32 features (b, *row) of uint8 images (b, h, w, 3)."""
@@ -49,9 +53,10 @@ class OpenVinoEngine:
     def all_features(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return the same for each layer of a network that gives several. The first call makes the graph."""
         if self._compiled is None:
-            self._compiled = self._make(pixels.shape)
-        given = self._compiled(pixels)
-        return [given[place] for place in range(len(given))]
+            self._part = part_size(len(pixels), self.threads)
+            self._compiled = self._make((self._part, *pixels.shape[1:]))
+        given = [self._compiled(pixels[at : at + self._part]) for at in range(0, len(pixels), self._part)]
+        return [np.concatenate([part[place] for part in given]) for place in range(len(given[0]))]
 
     def _make(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - OpenVINO has no types
         core = load_openvino().Core()
@@ -110,6 +115,13 @@ def load_openvino() -> Any:  # noqa: ANN401
     return openvino
 
 
+def part_size(batch_size: int, threads: int) -> int:
+    """Return how many images of a batch go through the graph at once: all parts have one shape."""
+    wanted = IMAGES_A_THREAD * threads
+    part = max(size for size in range(1, min(wanted, batch_size) + 1) if batch_size % size == 0)
+    return part if 2 * part > wanted else batch_size
+
+
 def graph_name(shape: tuple[int, ...], version: str) -> str:
     """Return the name under which a graph for batches of `shape` is kept."""
     return f"openvino {'x'.join(str(side) for side in shape)}, {version}"
@@ -119,7 +131,7 @@ def openvino_version() -> str:
     """Return the versions of what makes and runs the graph."""
     from importlib.metadata import version
 
-    return f"openvino {version('openvino')}, torch {version('torch')}"
+    return f"openvino {version('openvino')} by {IMAGES_A_THREAD} a thread, torch {version('torch')}"
 
 
 def has_bfloat16() -> bool:
