@@ -94,6 +94,11 @@ def metric_of(outcomes: Outcomes, metric: str) -> Statistic:
     return _by_class(outcomes, f1=metric == "macro_f1")
 
 
+def value_of(outcomes: Outcomes, metric: str) -> float:
+    """Return a metric of an evaluation's rows as they are."""
+    return float(metric_of(outcomes, metric)(np.ones((1, len(outcomes))))[0])
+
+
 def _by_class(outcomes: Outcomes, *, f1: bool) -> Statistic:
     c = len(outcomes.classes)
     labels, said = _one_hot(outcomes.y, c), _one_hot(outcomes.predicted, c)

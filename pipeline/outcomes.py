@@ -1,7 +1,7 @@
 """What a head said of each row of a split: kept by `evaluate`, so that nothing else need read test features."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +63,14 @@ class Outcomes:
     def right(self) -> "NDArray[np.bool_]":
         """Whether each prediction (n,) is the label."""
         return np.equal(self.predicted, self.y)
+
+    def take(self, rows: np.ndarray) -> "Outcomes":
+        """Return the outcomes of some rows (m,), in their order."""
+        columns = {column: getattr(self, column)[rows] for column in COLUMNS}
+        scaled = self.calibrated
+        if scaled is not None:
+            scaled = replace(scaled, **{column: getattr(scaled, column)[rows] for column in CALIBRATED})
+        return replace(self, ids=tuple(self.ids[row] for row in rows.tolist()), calibrated=scaled, **columns)
 
     def __len__(self) -> int:
         return len(self.y)
