@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features
-from pipeline.heads.calibration import fit_temperature
+from pipeline.heads.calibration import fit_temperature, fit_vote_temperature
 from pipeline.heads.head import Head
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.rows import logits_of, pick
@@ -214,7 +214,7 @@ def train_opened(
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(logits, features.y[rows.val].numpy(), features.classes)
-    calibration = _calibration(features, held_out, logits, refitted=opened.held_out is not rows)
+    calibration = _calibration(features, held_out, logits, solved.head.kind, refitted=opened.held_out is not rows)
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
     body = {
@@ -262,12 +262,15 @@ def _held_out(opened: Opened, problem: "Problem[Any]", solved: Solved) -> tuple[
     return rows.val, logits_of(head, pick(opened.x, rows.val))
 
 
-def _calibration(features: Features, rows: np.ndarray, logits: np.ndarray, *, refitted: bool) -> dict[str, Any] | None:
+def _calibration(
+    features: Features, rows: np.ndarray, logits: np.ndarray, kind: str, *, refitted: bool
+) -> dict[str, Any] | None:
     import torch
 
     if not len(rows):
         return None
-    temperature = fit_temperature(torch.from_numpy(logits), features.y[rows])
+    fit = fit_vote_temperature if kind == "neighbours" else fit_temperature
+    temperature = fit(torch.from_numpy(logits), features.y[rows])
     return {
         "temperature": temperature,
         "rows": len(rows),

@@ -47,3 +47,27 @@ def fit_temperature(logits: "Tensor", y: "Tensor") -> float:
         y: (n,) positions of the classes.
     """
     return 1 / best_scale(logits, y, doubt=1 / (len(y) + 2))
+
+
+def fit_vote_temperature(logits: "Tensor", y: "Tensor") -> float:
+    """Return the temperature T in [1/20, 20] with the lowest Brier score of softmax(logits / T) on held-out rows.
+
+    For heads that vote, as k-NN does: where no neighbour has the label its probability is next to nothing, and the
+    cross-entropy of those few rows would outweigh all others. The Brier score is proper too, and bounded.
+
+    Args:
+        logits: (n, c), any float, n at least 1.
+        y: (n,) positions of the classes.
+    """
+    import torch
+    from scipy.optimize import minimize_scalar
+
+    z = logits.double()
+
+    def brier(log: float) -> float:
+        shares = torch.softmax(z / math.exp(log), dim=1)
+        return float(((shares**2).sum(1) - 2 * shares.gather(1, y[:, None])[:, 0]).mean())
+
+    # Bounded, and in small steps: of rows that are all right, or all wrong, an end of the range is best.
+    found = minimize_scalar(brier, bounds=(-math.log(20), math.log(20)), method="bounded", options={"xatol": 1e-4})
+    return math.exp(found.x)
