@@ -132,9 +132,9 @@ def test_damaged_head_is_refused(trained, tmp_path):
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO])
 def test_a_result_that_cannot_be_kept_is_returned_all_the_same(trained, tmp_path, monkeypatch, caplog, code):
     root, _, run = trained
+    wanted = evaluate(root, run)
     copy = Path(shutil.copytree(run.path, tmp_path / "0001"))
     before = sorted(path.name for path in copy.iterdir())
-    wanted = evaluate(root, run)
 
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
