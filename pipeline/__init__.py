@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import extract
     from pipeline.launch.result import ExtractResult
+    from pipeline.learning_curve import CurveResult, learn_curve
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.saving import save_head
     from pipeline.sweeping import SweepResult, sweep
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CacheError": "errors",
+    "CurveResult": "learning_curve",
     "DataError": "errors",
     "EvaluateResult": "evaluation",
     "ExportResult": "artifacts.export",
@@ -51,6 +53,7 @@ _HOMES = {
     "export": "artifacts.export",
     "extract": "launch.extract",
     "fuse": "fusion",
+    "learn_curve": "learning_curve",
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
@@ -61,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "CacheError",
+    "CurveResult",
     "DataError",
     "EvaluateResult",
     "ExportResult",
@@ -79,6 +83,7 @@ __all__ = [
     "export",
     "extract",
     "fuse",
+    "learn_curve",
     "load_model",
     "open_cache",
     "predict",
