@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline.artifacts.export import ExportResult, export
     from pipeline.artifacts.tensors import load_model
+    from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
     from pipeline.features import Features, open_cache
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from pipeline.launch.extract import extract
     from pipeline.launch.result import ExtractResult
     from pipeline.learning_curve import CurveResult, learn_curve
+    from pipeline.outcomes import Outcomes, read_outcomes
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.saving import save_head
+    from pipeline.seeds import SeedsEvaluated, SeedsTrained, evaluate_seeds, train_seeds
     from pipeline.sweeping import SweepResult, sweep
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
     "CacheError": "errors",
+    "ComparisonResult": "comparison",
     "CurveResult": "learning_curve",
     "DataError": "errors",
     "EvaluateResult": "evaluation",
@@ -44,12 +48,17 @@ _HOMES = {
     "Grid": "heads.grid",
     "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
+    "Outcomes": "outcomes",
     "PipelineError": "errors",
     "Prediction": "prediction.predict",
+    "SeedsEvaluated": "seeds",
+    "SeedsTrained": "seeds",
     "SweepResult": "sweeping",
     "TrainResult": "training",
     "UsageError": "errors",
+    "compare": "comparison",
     "evaluate": "evaluation",
+    "evaluate_seeds": "seeds",
     "export": "artifacts.export",
     "extract": "launch.extract",
     "fuse": "fusion",
@@ -57,13 +66,16 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
+    "read_outcomes": "outcomes",
     "save_head": "saving",
     "sweep": "sweeping",
     "train_head": "training",
+    "train_seeds": "seeds",
 }
 
 __all__ = [
     "CacheError",
+    "ComparisonResult",
     "CurveResult",
     "DataError",
     "EvaluateResult",
@@ -73,13 +85,18 @@ __all__ = [
     "Grid",
     "HeadSettings",
     "LinearHead",
+    "Outcomes",
     "PipelineError",
     "Prediction",
+    "SeedsEvaluated",
+    "SeedsTrained",
     "SweepResult",
     "TrainResult",
     "UsageError",
     "__version__",
+    "compare",
     "evaluate",
+    "evaluate_seeds",
     "export",
     "extract",
     "fuse",
@@ -87,9 +104,11 @@ __all__ = [
     "load_model",
     "open_cache",
     "predict",
+    "read_outcomes",
     "save_head",
     "sweep",
     "train_head",
+    "train_seeds",
 ]
 
 

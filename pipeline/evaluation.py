@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,48 +10,23 @@ import numpy as np
 
 from pipeline.binding import check_space, entry_of
 from pipeline.errors import CacheError, DataError, UsageError
-from pipeline.extraction.reread import reread
 from pipeline.features import Features
 from pipeline.heads.head import Head
 from pipeline.heads.reading import read_head
 from pipeline.heads.rows import logits_of, pick
-from pipeline.metrics import classification_metrics
-from pipeline.model import Model, same_model
+from pipeline.intervals import intervals
+from pipeline.metrics import calibration_error, classification_metrics, per_class_metrics
+from pipeline.model import Model
 from pipeline.origin import open_images, rebuild_backbone
+from pipeline.outcomes import Outcomes, outcomes_of, write_outcomes
+from pipeline.parity import EndToEnd, end_to_end_proof
 from pipeline.progress import OnProgress, ignore
-from pipeline.runs import check_run, find_run, record_evaluation
-from pipeline.sources.source import Source
+from pipeline.runs import Run, check_run, find_run, record_evaluation, temperature_of
 from pipeline.store.key import SPLITS
 from pipeline.streaming import Stream, open_features
-from pipeline.threads import cpu_threads, default_threads
+from pipeline.touches import log_touch
 
 logger = logging.getLogger(__name__)
-
-BATCH_SIZE = 64
-
-
-@dataclass(frozen=True)
-class EndToEnd:
-    """The same rows again from images: decoded afresh, through the plain module and the head."""
-
-    accuracy: float
-    max_abs_logit_difference: float
-    prediction_agreement: float
-    """Share of rows with equal predictions."""
-    images_per_second: float
-    head: str
-    """The kind of head: what the comparison asks for depends on it."""
-    precision: str
-    """What the features were computed in, or stored as if that is less: the comparison is with float32."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields."""
-        return dict(self.__dict__)
-
-    @property
-    def holds(self) -> bool:
-        """Whether this is the same model."""
-        return same_model(self.prediction_agreement, self.max_abs_logit_difference, self.head)
 
 
 @dataclass(frozen=True)
@@ -65,6 +39,8 @@ class EvaluateResult:
     n: int
     metrics: dict[str, Any]
     end_to_end: EndToEnd | None
+    touch: int | None
+    """Number of this evaluation among all of the run on test rows; None of other splits, or where none can be kept."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +51,7 @@ class EvaluateResult:
             "split": self.split,
             "n": self.n,
             "metrics": self.metrics,
+            "touch": self.touch,
             "seconds": self.seconds,
         }
         return body if self.end_to_end is None else {**body, "end_to_end": self.end_to_end.to_json()}
@@ -95,8 +72,11 @@ def evaluate(
     data_root: str | Path | None = None,
     follow_symlinks: bool = False,
     on_progress: OnProgress = ignore,
+    command: str | None = None,
 ) -> EvaluateResult:
-    """Measure a run's head on a split and keep the result in the run's folder.
+    """Measure a run's head on a split and keep the result, and what it said of every row, in the run's folder.
+
+    It is the only verb that looks at test rows; each time is logged in the run before it does (`pipeline.touches`).
 
     Args:
         run: a unique prefix of the run's id, its path, or `latest`.
@@ -112,6 +92,7 @@ def evaluate(
         data_root: as for `extract`.
         follow_symlinks: as for `extract`.
         on_progress: called after every batch of the end-to-end pass.
+        command: logged with a touch of the test split; by default this process's own.
 
     Raises:
         UsageError, DataError, CacheError: see `pipeline.errors`.
@@ -127,8 +108,17 @@ def evaluate(
     check_space(head, features, entry)
     rows = _rows_of(features, split)
     y = labels_by_name(features, head, rows)
+    touch = _touch(found, entry.id, len(rows), command) if split == "test" else None
     logits = logits_of(head, pick(x, rows))
-    metrics = classification_metrics(logits, y, head.classes)
+    outcomes = outcomes_of(
+        logits,
+        y,
+        temperature_of(found),
+        classes=head.classes,
+        ids=tuple(features.ids[row] for row in rows.tolist()),
+        digests=features.digests[rows],
+    )
+    metrics = _metrics(logits, outcomes)
     proof = None
     if end_to_end:
         opened = open_images(
@@ -138,19 +128,42 @@ def evaluate(
             follow_symlinks=follow_symlinks,
         )
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
-        proof = _end_to_end(model, opened, features, rows, logits, y, workers, on_progress)
-    result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, time.perf_counter() - started)
+        proof = end_to_end_proof(model, opened, features, rows, logits, y, workers, on_progress)
+    seconds = time.perf_counter() - started
+    result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, touch, seconds)
     name = split if entry.id == found.body["cache"]["id"] else f"{split}-{entry.id}"
     try:
-        record_evaluation(found, name, result.to_json())
+        kept = write_outcomes(found, name, outcomes)
+        record_evaluation(found, name, {**result.to_json(), "outcomes": kept})
     except CacheError as error:  # the figures are worth more than their file
         logger.warning("the result is not kept: %s", error.message)
     return result
 
 
-def precision_of(space: Mapping[str, Any]) -> str:
-    """Return what features of a space are good to: the stored dtype, or what they were computed in if that is less."""
-    return str(space["dtype"] if space["store_dtype"] == "float32" else space["store_dtype"])
+def _touch(run: Run, entry: str, n: int, command: str | None) -> int | None:
+    try:
+        return log_touch(run, entry, n, command)
+    except CacheError as error:
+        logger.warning("that test rows were looked at is not logged: %s", error.message)
+        return None
+
+
+def _metrics(logits: np.ndarray, outcomes: Outcomes) -> dict[str, Any]:
+    metrics = classification_metrics(logits, outcomes.y, outcomes.classes)
+    found = {
+        **metrics,
+        "intervals": intervals(outcomes, metrics),
+        "per_class": per_class_metrics(outcomes.y, outcomes.predicted, outcomes.classes),
+    }
+    scaled = outcomes.calibrated
+    if scaled is not None:
+        found["calibrated"] = {
+            "temperature": scaled.temperature,
+            "nll": float(scaled.nll.mean()),
+            "brier": float(scaled.brier.mean()),
+            "ece": calibration_error(scaled.confidence, outcomes.right),
+        }
+    return found
 
 
 def labels_by_name(features: Features, head: Head, rows: np.ndarray) -> np.ndarray:
@@ -183,37 +196,3 @@ def _rows_of(features: Features, split: str) -> np.ndarray:
             "Name one of them with --split, or extract a source that has it.",
         )
     return rows
-
-
-def _end_to_end(
-    model: Model,
-    source: Source,
-    features: Features,
-    rows: np.ndarray,
-    cached: np.ndarray,
-    y: np.ndarray,
-    workers: int | None,
-    on_progress: OnProgress,
-) -> EndToEnd:
-    started = time.perf_counter()
-    logits = np.empty_like(cached)
-    batches = reread(
-        source,
-        [features.ids[row] for row in rows.tolist()],
-        features.digests[rows],
-        model.preprocess,
-        batch_size=BATCH_SIZE,
-        workers=workers,
-        on_progress=on_progress,
-    )
-    for places, pixels in batches:
-        with cpu_threads(default_threads()):
-            logits[places] = model.logits(pixels)[: len(places)]
-    return EndToEnd(
-        accuracy=float((logits.argmax(axis=1) == y).mean()),
-        max_abs_logit_difference=float(np.abs(logits - cached).max()),
-        prediction_agreement=float((logits.argmax(axis=1) == cached.argmax(axis=1)).mean()),
-        images_per_second=len(rows) / (time.perf_counter() - started),
-        head=model.head.kind,
-        precision=precision_of(features.space),
-    )

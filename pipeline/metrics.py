@@ -1,4 +1,4 @@
-"""Metrics of a classifier from logits and labels: scikit-learn's, and two it lacks."""
+"""Metrics of a classifier from logits and labels: scikit-learn's, and three it lacks."""
 
 import math
 from typing import Any
@@ -33,6 +33,7 @@ def classification_metrics(logits: np.ndarray, y: np.ndarray, classes: tuple[str
         "top5_accuracy": float(top5),
         "macro_f1": float(metrics.f1_score(y, predicted, labels=present, average="macro", zero_division=0.0)),
         "nll": float(-log_softmax(scores, axis=1)[np.arange(len(y)), y].mean()),
+        "brier": float(((probabilities - np.eye(len(classes))[y]) ** 2).sum(axis=1).mean()),
         "ece": expected_calibration_error(probabilities, y),
         "confusion_matrix": metrics.confusion_matrix(y, predicted, labels=labels).tolist(),
         "classes": list(classes),
@@ -48,13 +49,39 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
 
 
 def expected_calibration_error(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Return the calibration error of probabilities (n, c) for labels (n,): see `calibration_error`."""
+    return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == y)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Return the mean gap between confidence and accuracy over 15 equal-width bins, weighted by their size.
 
     Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), equation 3.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == y
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    count = np.bincount(bins, minlength=ECE_BINS)
-    gap = np.abs(np.bincount(bins, right, ECE_BINS) - np.bincount(bins, confidence, ECE_BINS))
-    return float(gap[count > 0].sum() / len(y))
+    gaps = np.bincount(confidence_bins(confidence), right - confidence, ECE_BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin (n,) int64 of each probability (n,)."""
+    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+
+
+def per_class_metrics(y: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return for each class that occurs in labels or predictions (n,): `class`, `n`, `precision`, `recall`, `f1`.
+
+    Precision of a class that was never predicted is 0, and so is recall of one without rows.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    places = np.union1d(y, predicted)
+    found = precision_recall_fscore_support(y, predicted, labels=places, zero_division=0.0)
+    names = ("precision", "recall", "f1")
+    return [
+        {
+            "class": classes[place],
+            "n": int(n),
+            **{name: float(share) for name, share in zip(names, shares, strict=True)},
+        }
+        for place, n, shares in zip(places.tolist(), found[3], np.stack(found[:3], axis=1), strict=True)
+    ]

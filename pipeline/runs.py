@@ -1,6 +1,7 @@
 """Runs: one folder each under `runs/`, whole or absent, numbered in order. Imports neither torch nor scikit-learn."""
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -175,6 +176,21 @@ def solver_of(run: Run) -> str:
     if not isinstance(solver, str) or solver not in SETTINGS:
         raise DataError(f"{run.path / RUN}: solver {solver!r} is not one of {', '.join(SETTINGS)}")
     return solver
+
+
+def temperature_of(run: Run) -> float | None:
+    """Return what a run's logits are divided by for calibrated probabilities; None where nothing was held out for it.
+
+    Raises:
+        DataError: if it is no number above 0.
+    """
+    calibration = run.body.get("calibration")
+    if calibration is None:
+        return None
+    found = calibration.get("temperature") if isinstance(calibration, dict) else None
+    if not isinstance(found, float) or not 0 < found < math.inf:
+        raise DataError(f"{run.path / RUN}: calibration.temperature {found!r} is no number above 0")
+    return found
 
 
 def find_run(root: Path, name: str) -> Run:

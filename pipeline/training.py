@@ -1,24 +1,28 @@
 """The verb `train-head`: from a cache entry to a run."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features
+from pipeline.heads.calibration import fit_temperature
 from pipeline.heads.head import Head
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings
-from pipeline.heads.solvers import Problem, solve_head, solver_threads
+from pipeline.heads.solvers import Problem, Solved, solve_head, solver_threads
 from pipeline.metrics import classification_metrics
 from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
+from pipeline.store.entry import Entry
 from pipeline.streaming import Stream, StreamedRows, open_features
 from pipeline.threads import cpu_threads
 
@@ -41,6 +45,9 @@ class TrainResult:
     """Of a solver without epochs: one, the finished head; none for k-NN."""
     metrics: dict[str, Any] | None
     """On validation rows; None without any. Never the test split's."""
+    calibration: dict[str, Any] | None
+    """`temperature` that logits are divided by for probabilities, the `rows` it was fitted on, and which these were;
+    None without any."""
     rows: dict[str, int]
     streamed: bool
     """Whether features stayed on disk."""
@@ -53,6 +60,7 @@ class TrainResult:
             "path": self.path,
             "epochs": [epoch.to_json() for epoch in self.epochs],
             "metrics": self.metrics,
+            "calibration": self.calibration,
             "settings": self.settings.to_json(),
             "solver": self.solver,
             "rows": self.rows,
@@ -103,7 +111,8 @@ def train_head(
         settings: the recipe; its fields can also be given by name (`lr=0.01, epochs=20`).
         val_fraction: share of train rows held out where the source names no validation split.
         split_seed: seed of that draw.
-        refit: train on validation rows too, once everything is chosen; there are no validation figures then.
+        refit: train on validation rows too, once everything is chosen; there are no validation figures then. The
+            temperature is that of one more head of the same settings, trained without rows that are drawn as above.
         sweep: what the run is to say of the sweep that chose its settings, as plain JSON fields.
         stream: whether features are read from disk in every pass, or once into memory (`pipeline.streaming`).
         device: where the head is trained.
@@ -121,17 +130,76 @@ def train_head(
     started = time.perf_counter()
     check_name(name)
     settings = HeadSettings.of(settings, **changes)
+    opened = open_training(
+        cache, val_fraction=val_fraction, split_seed=split_seed, refit=refit, stream=stream, cache_dir=cache_dir
+    )
+    return train_opened(
+        opened,
+        settings,
+        more={} if sweep is None else {"sweep": sweep},
+        device=device,
+        name=name,
+        runs_dir=runs_dir,
+        on_plan=on_plan,
+        on_epoch=on_epoch,
+        command=command,
+        started=started,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An entry's features, read once, and which of its rows train."""
+
+    entry: Entry
+    features: Features
+    x: "torch.Tensor | StreamedRows"
+    rows: Rows
+    held_out: Rows
+    """The same where there are validation rows; of a refit, the rows of the head that its temperature comes from."""
+
+
+def open_training(
+    cache: str | Path,
+    *,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    refit: bool = False,
+    stream: Stream = "auto",
+    cache_dir: str | Path = "cache",
+) -> Opened:
+    """Read an entry and choose its rows, as `train_head` does."""
     entry = find_entry(Path(cache_dir), str(cache))
     if len(entry.space.row_shape) != 1:
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
     features, x = open_features(entry, stream)
+    held_out = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
+    rows = choose_rows(features, refit=True) if refit else held_out
+    return Opened(entry, features, x, rows, held_out)
+
+
+def train_opened(
+    opened: Opened,
+    settings: HeadSettings,
+    *,
+    more: Mapping[str, Any],
+    device: str,
+    name: str,
+    runs_dir: str | Path,
+    on_plan: Callable[[TrainPlan], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    command: str | None = None,
+    started: float | None = None,
+) -> TrainResult:
+    """Train a head on what is opened already and save it as a run; `more` are further fields of the run."""
+    started = time.perf_counter() if started is None else started
+    features, x, rows = opened.features, opened.x, opened.rows
     streamed = isinstance(x, StreamedRows)
-    rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed, refit=refit)
     where = device_for(device, settings)
     threads = solver_threads(settings, len(rows.train), features.x.shape[1], len(features.classes))
     if on_plan is not None:
         on_plan(_plan(features, rows, settings, where.type, threads, streamed=streamed))
-    problem = Problem(
+    problem: Problem[Any] = Problem(
         x.to(where),
         features.y.to(where),
         rows.train,
@@ -142,20 +210,21 @@ def train_head(
     )
     with cpu_threads(threads):
         solved = solve_head(problem, settings, on_epoch)
+        held_out, logits = _held_out(opened, problem, solved)
     metrics = None
     if len(rows.val):
-        metrics = classification_metrics(
-            logits_of(solved.head, pick(x, rows.val)), features.y[rows.val].numpy(), features.classes
-        )
+        metrics = classification_metrics(logits, features.y[rows.val].numpy(), features.classes)
+    calibration = _calibration(features, held_out, logits, refitted=opened.held_out is not rows)
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
     body = {
-        **provenance(entry, solved.head, name, command),
+        **provenance(opened.entry, solved.head, name, command),
         "settings": solved.settings.to_json(),
         "solver": solved.facts,
         "rows": counts,
         "val_rule": rows.rule,
-        **({} if sweep is None else {"sweep": sweep}),
+        **more,
+        "calibration": calibration,
         "device": where.type,
         "threads": threads,
         "streamed": streamed,
@@ -172,10 +241,38 @@ def train_head(
         solved.facts,
         solved.epochs,
         metrics,
+        calibration,
         counts,
         streamed,
         seconds,
     )
+
+
+def _held_out(opened: Opened, problem: "Problem[Any]", solved: Solved) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (m,) that a head of these settings did not train on, and its logits (m, c) of them.
+
+    That is the head itself, and after a refit, which leaves no such rows, another.
+    """
+    rows = opened.held_out
+    if not len(rows.val):
+        return rows.val, np.empty((0, len(problem.classes)), np.float32)
+    head = solved.head
+    if rows is not opened.rows:
+        head = solve_head(replace(problem, train=rows.train, val=rows.val), solved.settings).head
+    return rows.val, logits_of(head, pick(opened.x, rows.val))
+
+
+def _calibration(features: Features, rows: np.ndarray, logits: np.ndarray, *, refitted: bool) -> dict[str, Any] | None:
+    import torch
+
+    if not len(rows):
+        return None
+    temperature = fit_temperature(torch.from_numpy(logits), features.y[rows])
+    return {
+        "temperature": temperature,
+        "rows": len(rows),
+        "fitted_on": "validation rows, by a head trained without them" if refitted else "validation rows",
+    }
 
 
 def device_for(asked: str, settings: HeadSettings) -> "torch.device":

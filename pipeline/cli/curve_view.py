@@ -161,8 +161,8 @@ def _span(result: CurveResult) -> tuple[float, float]:
 
 
 def _legend(result: CurveResult) -> str:
-    foretold = ", ○ foretold with its 95 % interval" if result.extrapolation is not None else ""
-    return f"● mean of the draws, ─ their standard deviation (±, in points){foretold}"
+    foretold = ", ○ foretold" if result.extrapolation is not None else ""
+    return f"● mean of the draws, ─ ± their standard deviation in points{foretold}"
 
 
 def _points(gain: float, interval: tuple[float, float]) -> str:

@@ -14,6 +14,7 @@ from pipeline.cli.options import (
     stream_option,
 )
 from pipeline.console import Screen
+from pipeline.errors import UsageError
 
 
 @click.command("evaluate")
@@ -22,6 +23,7 @@ from pipeline.console import Screen
 @click.option("--cache", help="Another entry of the same feature space to measure on.")
 @click.option("--source", help="Where the images are now, for --end-to-end.  [default: where they were]")
 @click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
+@click.option("--seeds", is_flag=True, help="Measure all runs that were trained with RUN by train-head --seeds.")
 @stream_option
 @device_option
 @click.option("--workers", type=click.IntRange(min=1), help="Loading processes of --end-to-end.  [default: one a core]")
@@ -31,28 +33,41 @@ from pipeline.console import Screen
 @click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @global_options
 @click.pass_obj
-def command(screen: Screen, /, run: str, end_to_end: bool, **options: Any) -> None:  # noqa: ANN401
+def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **options: Any) -> None:  # noqa: ANN401
     r"""Measure RUN (a prefix of its id, a path, or `latest`) on a split of the entry it was trained on.
 
     With --end-to-end the images are decoded again and go through the plain float32 network and the head: equal
     predictions and logits within 1e-4 prove that cache and head are the end-to-end frozen model.
 
+    No other command looks at test rows, and each look is logged in the run: one that is chosen by its test figures
+    has none left. docs/RESULTS.md says how intervals and calibrated figures are come by.
+
     \b
       pipeline evaluate latest
       pipeline evaluate 0001 --end-to-end
+      pipeline evaluate 0001 --seeds
       pipeline evaluate 0001 --cache 77c0 --split train
     """
     from pipeline.cli.show import show_evaluated
+    from pipeline.cli.show_evaluation import show_details, show_seeds_evaluated
     from pipeline.evaluation import evaluate
+    from pipeline.seeds import evaluate_seeds
 
+    runs_dir = options["runs_dir"]
+    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    if seeds:
+        if end_to_end:
+            raise UsageError("--end-to-end goes with one run, --seeds measures several", "Leave out one of them.")
+        show_seeds_evaluated(screen, evaluate_seeds(run, **options))
+        screen.next_step(f"pipeline compare{where}")
+        return
     if end_to_end:
         with screen.bar("end to end") as on_progress:
             result = evaluate(run, end_to_end=True, on_progress=on_progress, **options)
     else:
         result = evaluate(run, **options)
     show_evaluated(screen, result)
-    runs_dir = options["runs_dir"]
-    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    show_details(screen, result)
     if end_to_end:
         screen.next_step(f"pipeline predict {result.run}{where} IMAGES", f"pipeline export {result.run}{where} -o FILE")
     else:

@@ -44,7 +44,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
                 run.id,
                 body["cache"]["id"][:8],
                 body["backbone"]["name"].rpartition("/")[2],
-                _head(run),
+                head_words(run),
                 "–" if val is None else percent(val),
                 "–" if test is None else percent(test),
                 body["created"][:16].replace("T", " "),
@@ -61,7 +61,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
         screen.next_step("pipeline train-head CACHE")
 
 
-def _head(run: Run) -> str:
+def head_words(run: Run) -> str:
     """Return how the head was trained, in a few words."""
     settings, solver = run.body["settings"], solver_of(run)
     if solver == "minibatch":

@@ -69,13 +69,13 @@ def _edges(result: SweepResult) -> list[str]:
     return said
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, endings: tuple[str, ...] = ENDINGS) -> None:
     """Refuse an output that cannot be, before anything is trained."""
     ending = path.suffix.lower()
-    if ending not in ENDINGS:
+    if ending not in endings:
         raise UsageError(
-            f"{path}: unknown ending {ending or 'of no kind'!r}.{nearest(ending, ENDINGS)}",
-            f"Known: {', '.join(ENDINGS)}",
+            f"{path}: unknown ending {ending or 'of no kind'!r}.{nearest(ending, endings)}",
+            f"Known: {', '.join(endings)}",
         )
     if path.exists():
         raise UsageError(f"{path} exists", "Name another file.")

@@ -34,6 +34,7 @@ def number(name: str, default: float, help: str | None = None) -> Callable[[F], 
 @number("--momentum", 0.0, "Of --optimizer sgd.")
 @number("--dropout", 0.0, "Share of features, or hidden units, zeroed in training.")
 @number("--seed", 0, "Of initialisation and batch order.")
+@click.option("--seeds", type=int, help="So many runs of the recipe, with --seed and those after it.")
 @number("--hidden", 0, "Units of a hidden layer; 0 is a linear head.")
 @number("--label-smoothing", 0.0, "Share of the target spread over all classes.")
 @choice("--sampling", "shuffle", "balanced", help="balanced draws all classes equally often.")
@@ -60,33 +61,52 @@ def number(name: str, default: float, help: str | None = None) -> Callable[[F], 
 @runs_dir_option
 @global_options
 @click.pass_context
-def command(ctx: click.Context, /, cache: str, cache_dir: Path, runs_dir: Path, **options: Any) -> None:  # noqa: ANN401
+def command(
+    ctx: click.Context,
+    /,
+    cache: str,
+    seeds: int | None,
+    cache_dir: Path,
+    runs_dir: Path,
+    **options: Any,  # noqa: ANN401
+) -> None:
     r"""Train a head on the cached features of CACHE: a prefix of its id, a path, or `latest`.
 
     The defaults are the reference recipe: a linear head, Adam, 1e-3, batch 64, 5 epochs. Test rows are never looked
-    at. docs/HEADS.md has the formula of every option.
+    at. docs/HEADS.md has the formula of every option. With --seeds there is one run a seed, and what is told is their
+    mean and standard deviation.
 
     \b
       pipeline train-head latest
       pipeline train-head 3f9a --lr 0.01 --epochs 20 --name tuned
       pipeline train-head 3f9a --solver exact --standardize --l2 1e-3     logistic regression to its optimum
       pipeline train-head 3f9a --solver ridge                             closed form, l2 by validation rows
+      pipeline train-head 3f9a --seeds 5                                  how much is luck
       pipeline train-head 3f9a --hidden 512 --dropout 0.5 --early-stopping 3
     """
-    from pipeline.cli.show import epoch_line, show_train_plan, show_trained
+    from pipeline.cli.show import epoch_line, on_screen, show_train_plan, show_trained
+    from pipeline.cli.show_evaluation import show_seeds_trained
+    from pipeline.seeds import train_seeds
     from pipeline.training import train_head
 
     screen: Screen = ctx.obj
     # Options that were not given stay away, so that those of another solver can be told from defaults.
     given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
+    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    common: dict[str, Any] = {"cache_dir": cache_dir, "runs_dir": runs_dir, **given}
+    if seeds is not None:
+        each = on_screen(screen, show_trained)
+        made = train_seeds(
+            cache, seeds=seeds, on_plan=lambda plan: show_train_plan(screen, plan), on_run=each, **common
+        )
+        show_seeds_trained(screen, made)
+        screen.next_step(f"pipeline evaluate {made.runs[0].run} --seeds{where}")
+        return
     result = train_head(
         cache,
-        cache_dir=cache_dir,
-        runs_dir=runs_dir,
         on_plan=lambda plan: show_train_plan(screen, plan),
         on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
-        **given,
+        **common,
     )
     show_trained(screen, result)
-    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
     screen.next_step(f"pipeline evaluate {result.run}{where}")

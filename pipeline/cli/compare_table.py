@@ -1,0 +1,133 @@
+"""How a comparison looks: two tables on the screen, one as a file."""
+
+import csv
+import io
+import json
+
+from pipeline.cli.runs import head_words
+from pipeline.cli.show_evaluation import NAMES, SHARES, figure, plus_minus
+from pipeline.comparison import ComparisonResult, Line
+from pipeline.console import Screen, count, duration, percent, size
+from pipeline.intervals import RESAMPLES
+
+FIELDS = (
+    *("runs", "seeds", "head", "backbone", "cache", "metric", "value", "std", "low", "high"),
+    *("difference", "difference_low", "difference_high", "p", "p_holm", "val_accuracy"),
+    *("extraction_seconds", "training_seconds", "dim", "head_bytes"),
+)
+"""Columns of the CSV and Markdown table."""
+
+
+def show_comparison(screen: Screen, result: ComparisonResult) -> None:
+    """Show who is how far from the best, and what each takes."""
+    if not (screen.json or screen.quiet):
+        name, title = result.metric, NAMES[result.metric]
+        columns = ("run", "head", title, "to the best, 95 %", "p")
+        rows = [(_name(one), head_words(one.runs[0]), _value(one, name), *_against(one, name)) for one in result.lines]
+        screen.table("", columns, rows, right="p")
+        costs = ("run", "backbone", "val", "extract", "train", "features", "head")
+        screen.table("", costs, [_costs(one) for one in result.lines], right=" ".join(costs[2:]))
+        screen.note(_method(result))
+        if result.left_out:
+            shown = ", ".join(result.left_out[:5]) + (", …" if len(result.left_out) > 5 else "")
+            screen.note(f"left out, not measured or on other test rows: {shown}")
+    best = result.lines[0]
+    screen.result(
+        result.to_json(),
+        f"[bold]best {_name(best)}[/bold]  {NAMES[result.metric]} {_value(best, result.metric)} on "
+        f"{count(result.n, 'test row')}{_verdict(result)}",
+        brief="\n".join(run.id for one in result.lines for run in one.runs),
+    )
+
+
+def _verdict(result: ComparisonResult) -> str:
+    level = [one for one in result.lines[1:] if (one.standing.p_holm or 0.0) >= 0.05]
+    if not level:
+        return ", and better than every other (p < 0.05)"
+    return f"; not told apart from it: {', '.join(_name(one) for one in level[:3])}{', …' if len(level) > 3 else ''}"
+
+
+def _method(result: ComparisonResult) -> str:
+    seeds = any(len(one.runs) > 1 for one in result.lines)
+    exact = result.metric == "accuracy" and sum(len(one.runs) == 1 for one in result.lines) > 1
+    tests = ["McNemar's exact test"] if exact else []
+    tests += ["paired bootstrap" + (" where there are seeds" if exact else "")] if seeds or not exact else []
+    return (
+        f"intervals: {RESAMPLES:,} paired resamples of the test rows; p: {', '.join(tests)}; "
+        f"Holm's correction for {count(len(result.lines) - 1, 'comparison')}"
+    )
+
+
+def _name(line: Line) -> str:
+    more = len(line.runs) - 1
+    return line.runs[0].id + (f" +{more}" if more else "")
+
+
+def _value(line: Line, metric: str) -> str:
+    value = line.standing.value
+    return figure(metric, value) if line.std is None else plus_minus(metric, value, line.std)
+
+
+def _against(line: Line, metric: str) -> tuple[str, str]:
+    standing = line.standing
+    if standing.difference is None or standing.difference_interval is None or standing.p_holm is None:
+        return "best", ""
+    factor, digits = (100, 1) if metric in SHARES else (1, 4)
+    value, low, high = (f"{factor * one:+.{digits}f}" for one in (standing.difference, *standing.difference_interval))
+    return f"{value} [{low}, {high}]", f"{standing.p_holm:.3f}" if standing.p_holm >= 0.001 else "<0.001"
+
+
+def _costs(line: Line) -> tuple[str, ...]:
+    cost = line.cost
+    return (
+        _name(line),
+        line.runs[0].body["backbone"]["name"].rpartition("/")[2],
+        "–" if line.val_accuracy is None else percent(line.val_accuracy),
+        "–" if cost.extraction_seconds is None else duration(cost.extraction_seconds),
+        duration(cost.training_seconds),
+        f"{cost.dim:,}",
+        size(cost.head_bytes),
+    )
+
+
+def table_text(result: ComparisonResult, ending: str) -> str:
+    """Return the whole comparison as `.csv`, `.md` or `.json`."""
+    if ending == ".json":
+        return json.dumps(result.to_json(), indent=1) + "\n"
+    rows = [_fields(line, result.metric) for line in result.lines]
+    if ending == ".csv":
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([FIELDS, *rows])
+        return file.getvalue()
+    cells = [FIELDS, ["---"] * len(FIELDS), *([_cell(value) for value in row] for row in rows)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return text.replace("|", "\\|")
+
+
+def _fields(line: Line, metric: str) -> list[object]:
+    standing, cost, body = line.standing, line.cost, line.runs[0].body
+    return [
+        " ".join(run.id for run in line.runs),
+        len(line.runs),
+        head_words(line.runs[0]),
+        body["backbone"]["name"],
+        body["cache"]["id"],
+        metric,
+        standing.value,
+        line.std,
+        *standing.interval,
+        standing.difference,
+        *(standing.difference_interval or (None, None)),
+        standing.p,
+        standing.p_holm,
+        line.val_accuracy,
+        cost.extraction_seconds,
+        cost.training_seconds,
+        cost.dim,
+        cost.head_bytes,
+    ]
