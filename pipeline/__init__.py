@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import extract
     from pipeline.launch.result import ExtractResult
+    from pipeline.learning_curve import CurveResult, learn_curve
     from pipeline.outcomes import Outcomes, read_outcomes
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.saving import save_head
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CacheError": "errors",
     "ComparisonResult": "comparison",
+    "CurveResult": "learning_curve",
     "DataError": "errors",
     "EvaluateResult": "evaluation",
     "ExportResult": "artifacts.export",
@@ -60,6 +62,7 @@ _HOMES = {
     "export": "artifacts.export",
     "extract": "launch.extract",
     "fuse": "fusion",
+    "learn_curve": "learning_curve",
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
@@ -73,6 +76,7 @@ _HOMES = {
 __all__ = [
     "CacheError",
     "ComparisonResult",
+    "CurveResult",
     "DataError",
     "EvaluateResult",
     "ExportResult",
@@ -96,6 +100,7 @@ __all__ = [
     "export",
     "extract",
     "fuse",
+    "learn_curve",
     "load_model",
     "open_cache",
     "predict",

@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "extract": ("extract", "Stage 1: images through a frozen backbone, features into the cache."),
         "train-head": ("train_head", "Stage 2: train a head on cached features."),
         "sweep": ("sweep", "Many heads at once; the best on validation rows becomes a run."),
+        "learn-curve": ("learn_curve", "Accuracy over training-set size: does more data help?"),
         "evaluate": ("evaluate", "Metrics of a run; --end-to-end proves it is the same model."),
         "predict": ("predict", "Classify new images with a run."),
         "export": ("export", "Backbone and head as one file: ONNX, torch.export, safetensors."),

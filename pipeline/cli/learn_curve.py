@@ -1,0 +1,99 @@
+"""`pipeline learn-curve`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from pipeline.cli.options import cache_dir_option, device_option, global_options
+from pipeline.cli.sweep import Values
+from pipeline.cli.train_head import choice, number
+from pipeline.console import Screen
+
+
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Whole numbers separated by commas."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ANN401 - as click has it
+        """Parse `1,2,4`."""
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers like 1,2,4", param, ctx)
+
+
+@click.command("learn-curve")
+@click.argument("cache", default="latest")
+@click.option("--shots", type=Counts(), help="Images a class.  [default: 1,2,4,… to 1/32 of the smallest class]")
+@click.option("--fractions", type=Values(), help="Shares of train.  [default: 1/16, 1/8, 1/4, 1/2, 1]")
+@number("--draws", 5, "Heads a size, each on images of its own draw.")
+@number("--seed", 0, "Of the first draw.")
+@choice("--solver", "exact", "minibatch", "ridge", "knn", "centroid", help="How heads are found.")
+@click.option("--standardize/--no-standardize", default=False, help="[default: with exact]")
+@click.option("--l2-norm", is_flag=True, help="Bring rows to length 1, before --standardize.")
+@click.option("--C", "C", type=float, help="Of exact, as in scikit-learn.  [default: 1 / width of the features]")
+@click.option("--l2", type=float, help="Of exact and ridge.")
+@choice("--class-weight", "none", "balanced")
+@choice("--optimizer", "adam", "adamw", "sgd", help="This and what follows: of --solver minibatch.")
+@number("--lr", 1e-3)
+@number("--epochs", 5)
+@number("--batch-size", 64)
+@number("--weight-decay", 0.0)
+@number("--k", 20, "Neighbours of --solver knn.")
+@click.option(
+    "--val-fraction",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of train held out where the source names no val split.",
+)
+@click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The plot as .svg or .png.")
+@click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="The points as .csv.")
+@device_option
+@cache_dir_option
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    cache: str,
+    cache_dir: Path,
+    output: Path | None,
+    table: Path | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    r"""Train on more and more images of CACHE and see whether more data helps: a prefix of its id, a path, or `latest`.
+
+    Heads train on 1, 2, 4, … images a class and on shares of the train rows, several draws each, and are measured on
+    the same validation rows. Test rows are never looked at; nothing is saved but what -o and --csv name.
+
+    \b
+      pipeline learn-curve latest
+      pipeline learn-curve 3f9a --draws 10 --csv curve.csv -o curve.svg
+      pipeline learn-curve 3f9a --shots 1,5,10 --solver centroid --l2-norm
+    """
+    from pipeline.cli.curve_view import check_outputs, draw_plot, show_curve, show_curve_plan, write_points
+    from pipeline.learning_curve import learn_curve
+
+    screen: Screen = ctx.obj
+    check_outputs(output, table)
+    given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
+    with screen.bar("train", "heads") as on_progress:
+        result = learn_curve(
+            cache,
+            cache_dir=cache_dir,
+            on_plan=lambda plan: show_curve_plan(screen, plan),
+            on_progress=on_progress,
+            **given,
+        )
+    if table is not None:
+        write_points(result, table)
+    if output is not None:
+        draw_plot(result, output)
+    show_curve(screen, result)
+    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
+    screen.next_step(f"pipeline sweep {result.cache}{where}")

@@ -1,0 +1,218 @@
+"""The main plots as PNG or SVG: plain arrays in, bytes out, the same bytes for the same numbers.
+
+Colours are those of Okabe and Ito ("Color Universal Design", 2008), which colour-blind people can tell apart, and no
+plot tells things apart by colour alone. Text in an SVG stays text. matplotlib is imported when the first is drawn.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Kind = Literal["svg", "png"]
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
+DPI = 160
+MOST_NUMBERS = 20
+"""Classes up to which cells of a confusion matrix have their number written in them."""
+MOST_NAMES = 60
+"""Classes up to which its axes name them."""
+BINS = 15
+"""Of a reliability diagram, as of the expected calibration error."""
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pipeline",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that bytes do not depend on the machine's fonts
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+}
+
+
+def require_matplotlib() -> None:
+    """Do nothing where plots can be drawn.
+
+    Raises:
+        UsageError: naming the extra that is missing.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError("plots need matplotlib, which is not installed", "pip install 'feature-pipeline[plots]'")
+
+
+def learning_curve(
+    sizes: Sequence[int],
+    means: Sequence[float],
+    stds: Sequence[float],
+    *,
+    foretold: tuple[Callable[[np.ndarray], np.ndarray], tuple[float, float]] | None = None,
+    kind: Kind = "svg",
+) -> bytes:
+    """Draw accuracy over training-set size, with a band of one standard deviation over draws.
+
+    Args:
+        sizes: numbers of images (s,), rising.
+        means: accuracies (s,), fractions.
+        stds: their standard deviations (s,), 0 where there is none.
+        foretold: the fitted law, accuracies of sizes, and the 95 % interval of what doubling the largest size gains.
+        kind: of file.
+    """
+
+    def draw(axes: "Axes") -> None:
+        mean, std = 100 * np.asarray(means), 100 * np.asarray(stds)
+        axes.fill_between(sizes, mean - std, mean + std, color=BLUE, alpha=0.25, linewidth=0, label="± 1 std of draws")
+        axes.plot(sizes, mean, color=BLUE, marker="o", markersize=4, label="mean of draws")
+        if foretold is not None:
+            _foretold(axes, sizes[-1], mean[-1], *foretold)
+        axes.set_xscale("log")
+        axes.set_xlabel("training images")
+        axes.set_ylabel("validation accuracy (%)")
+        axes.legend(loc="lower right")
+
+    return _picture(draw, kind, (6.4, 4.2))
+
+
+def confusion_matrix(
+    counts: Sequence[Sequence[int]], classes: Sequence[str], *, normalised: bool = False, kind: Kind = "svg"
+) -> bytes:
+    """Draw a confusion matrix: counts (c, c), a row a true class; normalised, the percentage of each row.
+
+    Args:
+        counts: rows of class i predicted as class j.
+        classes: their names.
+        normalised: show shares of rows; a class without rows has a row of zeros.
+        kind: of file.
+    """
+    table = np.asarray(counts, np.float64)
+    if normalised:
+        table = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    side = min(14.0, max(4.2, 2.0 + 0.45 * len(classes)))
+
+    def draw(axes: "Axes") -> None:
+        axes.grid(visible=False)
+        image = axes.imshow(table, cmap="Blues", vmin=0)
+        axes.figure.colorbar(
+            image, ax=axes, fraction=0.046, pad=0.04, label="% of the true class" if normalised else "images"
+        )
+        ticks = range(len(classes)) if len(classes) <= MOST_NAMES else []
+        names = [_text(classes[place]) for place in ticks]
+        axes.set_xticks(ticks, names, rotation=90)
+        axes.set_yticks(ticks, names)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        if len(classes) <= MOST_NUMBERS:
+            for row, column in np.ndindex(table.shape):
+                value, dark = table[row, column], table[row, column] > table.max() / 2
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if dark else "black",
+                )
+
+    return _picture(draw, kind, (side + 0.8, side))
+
+
+def reliability_diagram(confidence: np.ndarray, right: np.ndarray, *, kind: Kind = "svg") -> bytes:
+    """Draw accuracy over confidence in 15 bins of equal width, and beneath each how many rows are in it.
+
+    Args:
+        confidence: probability of the predicted class (n,).
+        right: whether it was the true one (n,) bool.
+        kind: of file.
+    """
+    bins = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    full = count > 0
+    accuracy, mean = (
+        100 * np.bincount(bins, values, BINS)[full] / count[full] for values in (np.asarray(right), confidence)
+    )
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
+        axes.bar(
+            (np.arange(BINS) + 0.5) * 100 / BINS,
+            100 * count / count.sum(),
+            100 / BINS,
+            color="#CCCCCC",
+            label="share of images",
+        )
+        axes.plot(mean, accuracy, color=BLUE, marker="o", markersize=4, label="accuracy")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("confidence (%)")
+        axes.set_ylabel("accuracy, share (%)")
+        axes.legend(loc="upper left")
+
+    return _picture(draw, kind, (4.8, 4.6))
+
+
+def training_curves(epochs: Sequence[Mapping[str, Any]], *, kind: Kind = "svg") -> bytes:
+    """Draw accuracy by epoch, of train rows and, where there are any, of validation rows.
+
+    Args:
+        epochs: as `train-head --json` gives them.
+        kind: of file.
+    """
+
+    def draw(axes: "Axes") -> None:
+        numbers = [epoch["epoch"] for epoch in epochs]
+        for key, label, colour, line in (
+            ("train_accuracy", "train", BLUE, "-"),
+            ("val_accuracy", "validation", VERMILION, "--"),
+        ):
+            values = [epoch[key] for epoch in epochs]
+            if None not in values:
+                axes.plot(numbers, 100 * np.array(values), line, color=colour, marker="o", markersize=3, label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("accuracy (%)")
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="lower right")
+
+    return _picture(draw, kind, (6.0, 4.0))
+
+
+def _foretold(
+    axes: "Axes", largest: int, measured: float, law: Callable[[np.ndarray], np.ndarray], gain: tuple[float, float]
+) -> None:
+    ahead = np.geomspace(largest, 2 * largest, 20)
+    middle = measured + 100 * (law(ahead) - law(ahead[:1]))
+    ends = measured + 100 * np.asarray(gain)
+    axes.plot(ahead, middle, color=VERMILION, linestyle="--", label="foretold, with its 95 % interval")
+    away = np.abs(ends - middle[-1])[:, None]
+    axes.errorbar(ahead[-1:], middle[-1:], yerr=away, color=VERMILION, marker="s", markersize=4, capsize=4)
+
+
+def _picture(draw: Callable[["Axes"], None], kind: Kind, size: tuple[float, float]) -> bytes:
+    """Return what `draw` puts on axes of so many inches as a file."""
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps figures
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+        file = io.BytesIO()
+        # No time and no version in the file, so that equal numbers give equal bytes.
+        nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(file, format=kind, dpi=DPI, metadata=nothing)
+    return file.getvalue()
+
+
+def _text(name: str) -> str:
+    """Return a class name that matplotlib does not take for a formula, shortened."""
+    short = name if len(name) <= 24 else name[:23] + "…"
+    return short.replace("$", r"\$")
