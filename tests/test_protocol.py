@@ -134,6 +134,20 @@ def test_a_run_without_held_out_rows_has_no_temperature(place, tmp_path):
     assert "calibrated" not in pipeline.evaluate(made.path, runs_dir=tmp_path).metrics
 
 
+def test_predictions_are_calibrated_on_request(cli, place, runs):
+    entry = (place / "entry").read_text()
+    plain, calibrated = (
+        json.loads(cli("predict", "0001", "--cache", entry, "--runs-dir", runs, "--json", *more).out)["predictions"]
+        for more in ([], ["--calibrated"])
+    )
+    temperature = open_run(next(runs.glob("0001*"))).body["calibration"]["temperature"]
+    assert [one["label"] for one in plain] == [one["label"] for one in calibrated]
+    assert (plain[0]["probability"] > calibrated[0]["probability"]) is (temperature > 1)
+    none = pipeline.train_head(entry, val_fraction=0, epochs=1, runs_dir=runs)
+    told = cli("predict", none.run, "--cache", entry, "--runs-dir", runs, "--calibrated")
+    assert (told.code, "has no temperature" in told.err) == (3, True)
+
+
 def test_compare_needs_no_features(place, runs, monkeypatch):
     monkeypatch.setattr("pipeline.store.entry.Entry.read_shards", None)
     monkeypatch.setattr("pipeline.store.entry.Entry.read_samples", None)
