@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline.artifacts.export import ExportResult, export
     from pipeline.artifacts.tensors import load_model
+    from pipeline.candidates import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
+    "BackbonesResult": "candidates",
     "CacheError": "errors",
     "ComparisonResult": "comparison",
     "DataError": "errors",
@@ -55,6 +57,7 @@ _HOMES = {
     "TrainResult": "training",
     "UsageError": "errors",
     "compare": "comparison",
+    "compare_backbones": "candidates",
     "evaluate": "evaluation",
     "evaluate_seeds": "seeds",
     "export": "artifacts.export",
@@ -71,6 +74,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BackbonesResult",
     "CacheError",
     "ComparisonResult",
     "DataError",
@@ -91,6 +95,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "compare_backbones",
     "evaluate",
     "evaluate_seeds",
     "export",

@@ -22,7 +22,7 @@ HOUSE = [
     {"fusion", "binding", "saving", "outcomes", "touches", "parity"},
     {"intervals"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},
-    {"experiment", "sweeping", "demo", "doctor", "seeds"},
+    {"experiment", "sweeping", "demo", "doctor", "seeds", "candidates"},
     {"comparison"},
     {"benchmark"},
     {"console"},

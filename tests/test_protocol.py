@@ -200,3 +200,20 @@ def test_compare_refuses_other_rows_and_says_what_to_do(place, runs, tmp_path):
     unmeasured = pipeline.train_head(other.path, epochs=1, runs_dir=runs)
     with pytest.raises(DataError, match="no evaluation"):
         pipeline.compare(["0001", unmeasured.run], runs_dir=runs)
+
+
+def test_backbones_are_chosen_on_validation_rows_and_one_is_measured(cli, place):
+    given = ["--backbones", "shufflenet_v2_x0_5,squeezenet1_1", "--weights", "none", "--image-size", 32]
+    told = cli("compare", *given, place / "photos", "--cache-dir", place / "cache", "--json")
+    assert told.code == 0, told.err
+    body = json.loads(told.out)
+    accuracies = [one["metrics"]["accuracy"] for one in body["backbones"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    looks = {one["run"]: count_touches(open_run(Path("runs") / one["run"])) for one in body["backbones"]}
+    assert list(looks.values()) == [1, 0]
+    assert body["evaluation"]["run"] == body["backbones"][0]["run"]
+    again = cli("compare", *given, place / "photos", "--cache-dir", place / "cache")
+    assert again.out.count("cached") == 2
+    assert "next: pipeline sweep" in again.err
+    assert cli("compare", "--backbones", "resnet18", place / "photos").code == 2
+    assert cli("compare", "--backbones", "resnet18,resnet50").code == 2
