@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline.artifacts.export import ExportResult, export
     from pipeline.artifacts.tensors import load_model
+    from pipeline.candidates import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
+    "BackbonesResult": "candidates",
     "CacheError": "errors",
     "ComparisonResult": "comparison",
     "CurveResult": "learning_curve",
@@ -57,6 +59,7 @@ _HOMES = {
     "TrainResult": "training",
     "UsageError": "errors",
     "compare": "comparison",
+    "compare_backbones": "candidates",
     "evaluate": "evaluation",
     "evaluate_seeds": "seeds",
     "export": "artifacts.export",
@@ -74,6 +77,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BackbonesResult",
     "CacheError",
     "ComparisonResult",
     "CurveResult",
@@ -95,6 +99,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "compare_backbones",
     "evaluate",
     "evaluate_seeds",
     "export",
