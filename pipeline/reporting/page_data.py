@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.outcomes import Outcomes
 from pipeline.reporting.charts import HEIGHT, WIDTH, epoch_lines
 from pipeline.reporting.embedding import Embedding
+from pipeline.reporting.sweep_table import sweep_table
 from pipeline.reporting.tables import MOST_CLASSES, reliability
 from pipeline.runs import Run
 from pipeline.store.entry import Entry
@@ -52,6 +53,7 @@ def page_data(
         "plan": _plan(run, entry),
         "commands": _commands(run, entry),
         "curves": _curves(run),
+        "sweep": sweep_table(run, missing),
         "matrix": len(outcomes.classes) <= MOST_CLASSES,
         "pairs": [{**pair, "key": f"{pair['true']},{pair['said']}"} for pair in pairs],
         "counts": metrics["confusion_matrix"] if len(outcomes.classes) <= MOST_CLASSES else [],
@@ -117,8 +119,6 @@ def _plan(run: Run, entry: Entry | None) -> list[tuple[str, str]]:
     if entry is not None:
         facts.insert(2, ("Weights digest", str(entry.manifest["space"]["weights"])))
         facts.insert(5, ("Features", f"{entry.dim:,} wide, {entry.manifest['space']['store_dtype']}"))
-    if "sweep" in body:
-        facts.append(("Sweep", ", ".join(f"{name} {value}" for name, value in body["sweep"].items())))
     return [(name, value) for name, value in facts if value]
 
 
