@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,29 @@ def test_map_is_a_fixed_sample_in_the_unit_square():
         assert points.min() >= -1e-6
         assert points.max() <= 1 + 1e-6
     assert embed(np.ones((40, 6)), np.arange(40)) is None
+
+
+def test_sweep_is_shown_best_first(place, tmp_path):
+    folders = {"cache_dir": place / "cache", "runs_dir": tmp_path / "runs"}
+    swept = pipeline.sweep(
+        grid=pipeline.Grid(lr=(0.1, 0.001), weight_decay=(0.0,), transforms=("plain",)),
+        settings=pipeline.HeadSettings(epochs=2),
+        **folders,
+    )
+    pipeline.evaluate(**folders)
+    pipeline.report(images=False, output=tmp_path / "page.html", **folders)
+    section = (tmp_path / "page.html").read_text().split('id="sweep"')[1].split("</section>")[0]
+    assert re.findall(r"<td>([\d.]+)</td>", section) == [str(one.settings.lr) for one in swept.candidates]
+
+
+def test_figures_are_written_or_refused_before_any_work(place, tmp_path):
+    folders = {"cache_dir": place / "cache", "runs_dir": place / "runs"}
+    page = tmp_path / "page.html"
+    if find_spec("matplotlib") is None:
+        with pytest.raises(UsageError, match="matplotlib"):
+            pipeline.report(images=False, output=page, figures=tmp_path / "plots", **folders)
+        assert not page.exists()
+        return
+    made = pipeline.report(images=False, output=page, figures=tmp_path / "plots", **folders)
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == set(made.figures)
+    assert {"confusion.png", "reliability.svg", "training.svg"} <= set(made.figures)

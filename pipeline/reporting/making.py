@@ -15,6 +15,7 @@ from pipeline.origin import open_images
 from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.progress import OnProgress, ignore
 from pipeline.reporting.embedding import Embedding, embed, map_sample
+from pipeline.reporting.figures import require_matplotlib
 from pipeline.reporting.page_data import page_data
 from pipeline.reporting.pictures import write_figures
 from pipeline.reporting.render import render
@@ -81,6 +82,8 @@ def report(
         UsageError, CacheError: see `pipeline.errors`.
     """
     started = time.perf_counter()
+    if figures is not None:
+        require_matplotlib()
     found = find_run(Path(runs_dir), str(run))
     check_run(found)
     outcomes = read_outcomes(found)

@@ -13,10 +13,8 @@ def write_figures(folder: Path, run: Run, evaluation: dict[str, Any], outcomes: 
     """Write the plots into a folder and return the files' names.
 
     Raises:
-        UsageError: if matplotlib is not installed.
         CacheError: if the folder cannot be written.
     """
-    figures.require_matplotlib()
     metrics = evaluation["metrics"]
     make_folder(folder)
     names = []
