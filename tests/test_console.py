@@ -1,12 +1,13 @@
 """What people see: numbers in words, hostile names shown harmless, progress off a terminal."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
 from pipeline import console
-from pipeline.console import Screen, ago, count, duration, percent, plain, size
+from pipeline.console import Screen, ago, bars, count, duration, percent, plain, size
 from pipeline.errors import DataError
 from pipeline.progress import Progress
 
@@ -40,7 +41,7 @@ def test_numbers_in_words(said, wanted):
     ],
 )
 def test_how_long_ago_in_words(monkeypatch, seconds, wanted):
-    monkeypatch.setattr(console.time, "time", lambda: 1.7e9)
+    monkeypatch.setattr(time, "time", lambda: 1.7e9)
     assert ago(1.7e9 - seconds) == wanted
 
 
@@ -57,8 +58,8 @@ def test_error_is_two_lines_on_stderr(capsys):
 
 
 def test_off_a_terminal_progress_is_a_plain_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
-    monkeypatch.setattr(console, "FIRST_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(bars, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(bars, "FIRST_LINE_SECONDS", 0.0)
     with Screen().bar("extract") as on_progress:
         on_progress(Progress(64, 256, computed=64))
         on_progress(Progress(128, 256, computed=128))
@@ -85,7 +86,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -155,3 +156,52 @@ def test_on_a_terminal_lines_break_between_words_and_ids_and_paths_stay_whole():
     assert lines[1] == " " * 10 + path
     assert all(len(one) <= 40 and one.startswith(" " * 10) and one[10] != " " for one in lines[2:])
     assert " ".join(said.getvalue().split()) == f"cache 3f9a · {path} · [51.6, 68.1] · one more word and another"
+
+
+def live_rows(losses: list[float | None], total: int = 3) -> tuple[list[str], list[str]]:
+    """What is on a live table before its end, and what stays."""
+    said = io.StringIO()
+    terminal = Console(file=said, force_terminal=True, width=40, height=6, color_system=None)
+    with bars.terminal_rows(terminal) as rows:
+        rows.start("header", total)
+        for number, loss in enumerate(losses):
+            rows.add(f"row {number}", loss)
+        during = io.StringIO()
+        Console(file=during, width=60).print(rows._view())
+        said.seek(0)
+        said.truncate()
+    return during.getvalue().splitlines(), said.getvalue().splitlines()
+
+
+def test_a_live_table_marks_the_lowest_loss_and_stays_when_it_is_done(clock):
+    during, after = live_rows([0.5, 0.4, 0.4], total=5)
+    assert during[0] == "header"
+    assert during[1].startswith("row 1  ◂ lowest loss")  # the screen has room for two rows
+    assert during[2].startswith("row 2")
+    assert during[3].lstrip().startswith("3/5")
+    assert during[3].endswith("0 ms left")
+    text = "\n".join(after)
+    assert text[text.rindex("header") :].split("\n")[:4] == ["header", "row 0", "row 1  ◂ lowest loss", "row 2"]
+
+
+def test_a_live_table_without_losses_marks_nothing(clock):
+    during, after = live_rows([None, None])
+    assert "lowest" not in "".join((*during, *after))
+    assert live_rows([])[0][0] == "header"
+
+
+def test_off_a_terminal_rows_are_lines(capsys):
+    with Screen().rows() as rows:
+        rows.start("header", 2)
+        rows.add("one", 0.5)
+    with Screen(quiet=True).rows() as rows:
+        rows.start("header", 2)
+    assert capsys.readouterr().err == "header\none\n"
+
+
+def test_a_spare_column_is_left_out_where_the_terminal_is_narrow(capsys):
+    for width, wanted in ((30, ["name   spare  last", "a_b_c  12345  z"]), (15, ["name   last", "a_b_c  z"])):
+        screen = Screen()
+        screen.out = Console(width=width)
+        screen.table("", ("name", "spare", "last"), [("a_b_c", "12345", "z")], spare="spare")
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == wanted

@@ -48,13 +48,13 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
     said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
     settings = read_config(config, said | dict(parse_change(text) for text in changes))
 
-    with screen.bar("extract") as on_progress:
+    with screen.bar("extract") as on_progress, screen.rows() as rows:
         listener = ExperimentListener(
             on_plan=lambda plan: show_plan(screen, plan),
             on_progress=on_progress,
             on_extracted=on_screen(screen, show_extracted),
-            on_train_plan=lambda plan: show_train_plan(screen, plan),
-            on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
+            on_train_plan=lambda plan: show_train_plan(screen, plan, rows),
+            on_epoch=lambda epoch: rows.add(epoch_line(epoch), epoch.val_loss),
             on_trained=on_screen(screen, show_trained),
             on_evaluated=on_screen(screen, show_evaluated),
         )

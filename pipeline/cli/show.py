@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pipeline.console import Screen, count, duration, percent, plain, size
+from pipeline.console import Growing, Screen, count, duration, percent, plain, size
 from pipeline.evaluation import EvaluateResult
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.settings import HeadSettings
@@ -109,8 +109,8 @@ def rounding_line(rounding: dict[str, Any]) -> str:
     )
 
 
-def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
-    """Show what a training is about to do."""
+def show_train_plan(screen: Screen, plan: TrainPlan, rows: Growing | None = None) -> None:
+    """Show what a training is about to do, and begin a table of its epochs where there will be some."""
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
@@ -119,8 +119,8 @@ def show_train_plan(screen: Screen, plan: TrainPlan) -> None:
             "head": f"{_recipe(plan.settings)} · {plan.device}",
         }
     )
-    if plan.settings.solver == "minibatch":
-        screen.note(EPOCH_HEADER)
+    if rows is not None and plan.settings.solver == "minibatch":
+        rows.start(EPOCH_HEADER, plan.settings.epochs)
 
 
 def _recipe(s: HeadSettings) -> str:

@@ -102,11 +102,12 @@ def command(
         show_seeds_trained(screen, made)
         screen.next_step(f"pipeline evaluate {made.runs[0].run} --seeds{where}")
         return
-    result = train_head(
-        cache,
-        on_plan=lambda plan: show_train_plan(screen, plan),
-        on_epoch=lambda epoch: screen.note(epoch_line(epoch)),
-        **common,
-    )
+    with screen.rows() as rows:
+        result = train_head(
+            cache,
+            on_plan=lambda plan: show_train_plan(screen, plan, rows),
+            on_epoch=lambda epoch: rows.add(epoch_line(epoch), epoch.val_loss),
+            **common,
+        )
     show_trained(screen, result)
     screen.next_step(f"pipeline evaluate {result.run}{where}")
