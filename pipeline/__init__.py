@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.learning_curve import CurveResult, learn_curve
     from pipeline.outcomes import Outcomes, read_outcomes
     from pipeline.prediction.predict import Prediction, predict
+    from pipeline.reporting.making import ReportResult, report
     from pipeline.saving import save_head
     from pipeline.seeds import SeedsEvaluated, SeedsTrained, evaluate_seeds, train_seeds
     from pipeline.sweeping import SweepResult, sweep
@@ -55,6 +56,7 @@ _HOMES = {
     "Prediction": "prediction.predict",
     "SeedsEvaluated": "seeds",
     "SeedsTrained": "seeds",
+    "ReportResult": "reporting.making",
     "SweepResult": "sweeping",
     "TrainResult": "training",
     "UsageError": "errors",
@@ -70,6 +72,7 @@ _HOMES = {
     "open_cache": "features",
     "predict": "prediction.predict",
     "read_outcomes": "outcomes",
+    "report": "reporting.making",
     "save_head": "saving",
     "sweep": "sweeping",
     "train_head": "training",
@@ -92,6 +95,7 @@ __all__ = [
     "Outcomes",
     "PipelineError",
     "Prediction",
+    "ReportResult",
     "SeedsEvaluated",
     "SeedsTrained",
     "SweepResult",
@@ -110,6 +114,7 @@ __all__ = [
     "open_cache",
     "predict",
     "read_outcomes",
+    "report",
     "save_head",
     "sweep",
     "train_head",
