@@ -46,11 +46,14 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields; None where heads diverged."""
-        figures = {"val_accuracy": self.val_accuracy, "val_loss": self.val_loss}
+        figures = {
+            "val_accuracy": self.val_accuracy,
+            "val_loss": self.val_loss,
+            "val_accuracy_std": self.val_accuracy_std,
+        }
         return {
             "settings": self.settings.to_json(),
             **(figures if self.usable else dict.fromkeys(figures)),
-            "val_accuracy_std": self.val_accuracy_std,
             "heads": len(self.trials),
         }
 
@@ -61,7 +64,7 @@ class SweepResult:
 
     cache: str
     candidates: tuple[Candidate, ...]
-    """Best first; those of which a head diverged last."""
+    """Best first; those of which a head diverged, or did not reach its optimum, last."""
     chosen_by: str
     run: TrainResult
     seconds: float
@@ -182,9 +185,7 @@ def sweep(
     ranked = _ranked(tried, trials)
     best = ranked[0]
     if not best.usable:
-        raise DataError(
-            f"every one of {len(tried)} settings diverged", "Try lower rates: --lr 1e-5,1e-4. Are the features finite?"
-        )
+        raise _none_usable(best.settings, len(tried))
     by = _chosen_by(folds, len(seeds), parts[0])
     del features, problems, x, y  # train_head reads them again; they fitted once, and need not fit twice
     run = train_head(
@@ -213,6 +214,15 @@ def _parts(features: Features, folds: int, val_fraction: float, split_seed: int)
     if not len(rows.val):
         raise UsageError("a sweep chooses on validation rows, and there are none", "Give a --val-fraction, or --folds.")
     return [rows]
+
+
+def _none_usable(settings: HeadSettings, tried: int) -> DataError:
+    if settings.solver == "exact":
+        what = f"the optimum was reached for none of {tried} setting{'s' if tried > 1 else ''}"
+        return DataError(what, "Try stronger regularisation: --l2 1e-3,1e-2, and --transforms standardize.")
+    return DataError(
+        f"every one of {tried} settings diverged", "Try lower rates: --lr 1e-5,1e-4. Are the features finite?"
+    )
 
 
 def _reported(trials: Iterator[Trial], heads: int, on_progress: OnProgress) -> list[Trial]:

@@ -169,6 +169,22 @@ def test_heads_that_diverge_are_listed_and_never_chosen(swept):
         swept(lr=(1e37,), weight_decay=(1.0,), transforms=("plain",), optimizer="sgd", hidden=4)
 
 
+def test_an_optimum_that_is_not_reached_is_listed_and_never_chosen(swept, place, cli):
+    result = swept(solver="exact", l2=(1e-1, 1e-300), transforms=("plain",))
+    assert [one.usable for one in result.candidates] == [True, False]
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert document["settings"][1]["val_loss"] is None
+    swept(solver="exact", l2=(1e-1, 1e-300), transforms=("plain",), folds=2).to_json()
+    base = ("sweep", "--cache-dir", place / "cache", "--solver", "exact", "--transforms", "plain")
+    told = cli(*base, "--l2", "1e-1,1e-300", "--folds", "2", "-o", "table.csv")
+    assert "not reached" in told.out
+    assert "1 setting whose optimum was not reached" in told.err
+    assert "nan" not in Path("table.csv").read_text()
+    assert json.loads(Path("runs/0001/sweep.json").read_text())["settings"][1]["val_accuracy_std"] is None
+    refused = cli(*base, "--l2", "1e-300")
+    assert (refused.code, "the optimum was reached for none of 1 setting" in refused.err) == (3, True)
+
+
 def test_figures_of_many_heads_are_those_of_each():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(50, 6, generator=generator), torch.randint(0, 3, (50,), generator=generator)
