@@ -217,11 +217,12 @@ def _parts(features: Features, folds: int, val_fraction: float, split_seed: int)
 
 
 def _none_usable(settings: HeadSettings, tried: int) -> DataError:
-    if settings.solver == "exact":
-        what = f"the optimum was reached for none of {tried} setting{'s' if tried > 1 else ''}"
-        return DataError(what, "Try stronger regularisation: --l2 1e-3,1e-2, and --transforms standardize.")
+    number = f"{tried:,} setting{'' if tried == 1 else 's'}"
+    if settings.solver == "minibatch":
+        return DataError(f"heads of all {number} diverged", "Lower rates: --lr 1e-5,1e-4. Are the features finite?")
     return DataError(
-        f"every one of {tried} settings diverged", "Try lower rates: --lr 1e-5,1e-4. Are the features finite?"
+        f"the optimum was reached for none of {number}",
+        "Stronger regularisation: --l2 1e-3,1e-2, on --transforms standardize.",
     )
 
 
@@ -252,14 +253,18 @@ def _trials(problems: "list[Problem[Tensor]]", tried: list[HeadSettings], seeds:
 def _ranked(tried: list[HeadSettings], trials: list[Trial]) -> list[Candidate]:
     import numpy as np
 
+    by_place: list[list[Trial]] = [[] for _ in tried]
+    for trial in trials:
+        by_place[trial.place].append(trial)
     found = []
-    for place, settings in enumerate(tried):
-        own = tuple(trial for trial in trials if trial.place == place)
+    for settings, own in zip(tried, by_place, strict=True):
         accuracies = [trial.val_accuracy for trial in own]
         loss = float(np.mean([trial.val_loss for trial in own]))
         spread = float(np.std(accuracies, ddof=1)) if len(own) > 1 else None
         usable = bool(np.isfinite(loss))
-        found.append(Candidate(settings, float(np.mean(accuracies)), spread, loss if usable else float("inf"), own))
+        found.append(
+            Candidate(settings, float(np.mean(accuracies)), spread, loss if usable else float("inf"), tuple(own))
+        )
     return sorted(found, key=lambda one: (not one.usable, -one.val_accuracy, one.val_loss))
 
 
