@@ -43,6 +43,10 @@ class Optimum:
     """Products with the Hessian; each costs about one pass over the features, as a gradient does."""
 
 
+class NotReached(DataError):
+    """The gradient does not come down to TOLERANCE."""
+
+
 def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weights: "Tensor | None" = None) -> Optimum:
     """Return the optimum for features `x` (n, d), float32 or float16, and labels `y` (n,).
 
@@ -54,32 +58,39 @@ def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weight
         row_weights: s (n,); default 1.
 
     Raises:
-        DataError: if features are not finite, or the gradient does not come down to TOLERANCE.
+        DataError: if features are not finite.
+        NotReached: if the gradient does not come down to TOLERANCE.
     """
-    return solve_logistic_path(x, y, n_classes, [l2], row_weights)[0]
+    (found,) = solve_logistic_path(x, y, n_classes, [l2], row_weights)
+    if isinstance(found, NotReached):
+        raise found
+    return found
 
 
 def solve_logistic_path(
     x: "Rows", y: "Tensor", n_classes: int, l2s: Sequence[float], row_weights: "Tensor | None" = None
-) -> list[Optimum]:
-    """Return the optimum for each of several `l2s`, in their order; the other arguments are those of `solve_logistic`.
+) -> list[Optimum | NotReached]:
+    """Return the optimum for each of several `l2s`, in their order, or in its place why it was not reached.
 
-    The most regularised comes first and each of the others starts where the one before ended (Friedman, Hastie &
-    Tibshirani, 2010); the features' covariance is decomposed once.
+    The other arguments are those of `solve_logistic`. The most regularised comes first and each of the others starts
+    where the one before ended (Friedman, Hastie & Tibshirani, 2010); the features' covariance is decomposed once.
 
     Raises:
-        DataError: as `solve_logistic`.
+        DataError: if features are not finite.
     """
     import torch
 
     share = torch.ones(len(x), device=x.device) if row_weights is None else row_weights
     share = share.double()[:, None] / len(x)
     curvature, mean = feature_curvature(x)
-    found: dict[float, Optimum] = {}
+    found: dict[float, Optimum | NotReached] = {}
     theta: Tensor | None = None
     for l2 in sorted(set(l2s), reverse=True):
         newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta)
-        theta, found[l2] = newton.run()
+        try:
+            theta, found[l2] = newton.run()
+        except NotReached as error:
+            found[l2] = error.with_traceback(None)  # whose frames hold the features
     return [found[l2] for l2 in l2s]
 
 
@@ -113,9 +124,9 @@ class _Newton:
                 point = self._in_float64(point)  # rounding hides the way down
             else:
                 break
-        raise DataError(
+        raise NotReached(
             f"logistic regression stopped {self.iterations} steps on with a gradient of "
-            f"{point.norm / self.zero.norm:.1e} of the start's, not {TOLERANCE:.0e}",
+            f"{self._ratio(point):.1e} of the start's, not {TOLERANCE:.0e}",
             "--standardize, or a larger --l2 (a smaller --C), makes the problem better conditioned.",
         )
 
@@ -149,7 +160,7 @@ class _Newton:
 
         precondition = self.curvature.preconditioner(self.problem.class_curvature(point), self.problem.l2)
         direction, residual = torch.zeros_like(point.gradient), -point.gradient
-        ratio = point.norm / self.zero.norm
+        ratio = self._ratio(point)
         goal = min(0.3, max(ratio**0.5, 0.3 * TOLERANCE / ratio)) * float(residual.norm())
         z = precondition(residual)
         search, rz = z, float((residual * z).sum())
@@ -157,7 +168,7 @@ class _Newton:
             product = self.problem.hessian(point, search)
             self.products += 1
             bend = float((search * product).sum())
-            if bend <= 0:  # flat to rounding
+            if not (bend > 0 and rz > 0):  # flat to rounding
                 break
             direction = direction + rz / bend * search
             residual = residual - rz / bend * product
@@ -168,6 +179,10 @@ class _Newton:
             search = z + rz / before * search
         return direction
 
+    def _ratio(self, point: Point) -> float:
+        """Return the gradient's norm relative to that at zero, where nothing is left of it if that is the optimum."""
+        return point.norm / self.zero.norm if self.zero.norm else point.norm
+
     def _optimum(self, point: Point) -> Optimum:
         weight = point.theta[:, :-1]
         bias = point.theta[:, -1] - weight @ self.problem.mean
@@ -175,7 +190,7 @@ class _Newton:
             weight.float().cpu(),
             bias.float().cpu(),
             point.objective,
-            point.norm / self.zero.norm,
+            self._ratio(point),
             self.iterations,
             self.products,
         )
