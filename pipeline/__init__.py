@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline.artifacts.export import ExportResult, export
     from pipeline.artifacts.tensors import load_model
+    from pipeline.auditing.audit import audit
+    from pipeline.auditing.result import AuditResult, read_audit
     from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
+    "AuditResult": "auditing.result",
     "CacheError": "errors",
     "ComparisonResult": "comparison",
     "CurveResult": "learning_curve",
@@ -56,6 +59,7 @@ _HOMES = {
     "SweepResult": "sweeping",
     "TrainResult": "training",
     "UsageError": "errors",
+    "audit": "auditing.audit",
     "compare": "comparison",
     "evaluate": "evaluation",
     "evaluate_seeds": "seeds",
@@ -66,6 +70,7 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
+    "read_audit": "auditing.result",
     "read_outcomes": "outcomes",
     "save_head": "saving",
     "sweep": "sweeping",
@@ -74,6 +79,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditResult",
     "CacheError",
     "ComparisonResult",
     "CurveResult",
@@ -94,6 +100,7 @@ __all__ = [
     "TrainResult",
     "UsageError",
     "__version__",
+    "audit",
     "compare",
     "evaluate",
     "evaluate_seeds",
@@ -104,6 +111,7 @@ __all__ = [
     "load_model",
     "open_cache",
     "predict",
+    "read_audit",
     "read_outcomes",
     "save_head",
     "sweep",
