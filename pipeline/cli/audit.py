@@ -42,4 +42,5 @@ def command(screen: Screen, /, cache: str, **options: Any) -> None:  # noqa: ANN
 
     result, folder = audit(cache, stages=screen.bar, **options)
     show_audit(screen, result, folder)
-    screen.next_step(f"look through {folder}/labels.csv, mend, and extract again: only what changed is computed")
+    where = "" if options["cache_dir"] == Path("cache") else f" --cache-dir {options['cache_dir']}"
+    screen.next_step(f"pipeline learn-curve {result.cache}{where}")

@@ -21,6 +21,8 @@ def show_audit(screen: Screen, result: AuditResult, folder: Path) -> None:
         f"lists in {folder} · in {duration(result.seconds)}",
         brief=str(folder),
     )
+    if not screen.json:
+        screen.note("mend files and labels where they are, and extract again: only what changed is computed")
 
 
 def _sentences(result: AuditResult) -> list[str]:
@@ -70,9 +72,9 @@ def _labels(labels: Labels, rows: str) -> str:
 def _balance(result: AuditResult) -> str:
     classes, ratio = result.balance.classes, result.balance.ratio
     largest, smallest = classes[0], classes[-1]
-    said = f"{largest.name} {largest.train:,} to {smallest.name} {smallest.train:,} train images"
+    said = f"largest {largest.name} ({largest.train:,} train images), smallest {smallest.name} ({smallest.train:,})"
     if ratio is not None:
-        said += f", 1 : {ratio:.1f}"
+        said += f" · {ratio:.1f} : 1"
     absent = ", ".join(f"{name} in {split}" for name, split in result.balance.absent[:3])
     return said + (f" · none of {absent}" if absent else "")
 
