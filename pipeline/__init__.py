@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline.artifacts.export import ExportResult, export
     from pipeline.artifacts.tensors import load_model
+    from pipeline.auditing.audit import audit
+    from pipeline.auditing.result import AuditResult, read_audit
     from pipeline.candidates import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BackbonesResult": "candidates",
+    "AuditResult": "auditing.result",
     "CacheError": "errors",
     "ComparisonResult": "comparison",
     "CurveResult": "learning_curve",
@@ -60,6 +63,7 @@ _HOMES = {
     "SweepResult": "sweeping",
     "TrainResult": "training",
     "UsageError": "errors",
+    "audit": "auditing.audit",
     "compare": "comparison",
     "compare_backbones": "candidates",
     "evaluate": "evaluation",
@@ -71,6 +75,7 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
+    "read_audit": "auditing.result",
     "read_outcomes": "outcomes",
     "report": "reporting.making",
     "save_head": "saving",
@@ -80,6 +85,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditResult",
     "BackbonesResult",
     "CacheError",
     "ComparisonResult",
@@ -102,6 +108,7 @@ __all__ = [
     "TrainResult",
     "UsageError",
     "__version__",
+    "audit",
     "compare",
     "compare_backbones",
     "evaluate",
@@ -113,6 +120,7 @@ __all__ = [
     "load_model",
     "open_cache",
     "predict",
+    "read_audit",
     "read_outcomes",
     "report",
     "save_head",

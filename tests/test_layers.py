@@ -22,7 +22,7 @@ HOUSE = [
     {"fusion", "binding", "saving", "outcomes", "touches", "parity"},
     {"intervals"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},
-    {"sweeping", "learning_curve", "demo", "doctor", "seeds", "candidates"},
+    {"sweeping", "learning_curve", "demo", "doctor", "seeds", "candidates", "auditing"},
     {"comparison", "experiment"},
     {"benchmark"},
     {"reporting"},

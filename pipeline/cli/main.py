@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "runs": ("runs", "What was trained."),
         "compare": ("compare", "Runs side by side on the same test rows, with paired tests."),
+        "audit": ("audit", "What is wrong with the data: copies, leaks, labels, outliers."),
         "cache": ("cache", "List, inspect, verify and remove cache entries."),
         "backbones": ("backbones", "The networks that can be used."),
     },
