@@ -148,6 +148,12 @@ def test_features_that_say_nothing_leave_zero_weights(l2):
     assert (float(found.weight.abs().max()), found.gradient_norm_ratio) == (0.0, 0.0)
 
 
+def test_where_only_rounding_is_left_the_optimum_counts_as_reached():
+    y = torch.cat([torch.arange(60) % 3, torch.zeros(7, dtype=torch.long)])
+    found = solve_logistic(torch.ones(67, 8), y, 3, 1e-2, balanced_weights(y, 3)[y])
+    assert float(found.weight.abs().max()) < 1e-6
+
+
 def test_a_preconditioner_that_underflows_is_no_crash():
     x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
     (found,) = solve_logistic_path(x, torch.arange(60) % 3, 3, [1e-30])

@@ -8,6 +8,7 @@ which is scikit-learn's LogisticRegression with C = 1 / (n l2), bias not regular
 the gradient vanishes is the optimum, and how nearly it does is measured in float64 and returned.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 """Norm of the gradient, relative to that of zero weights, at which the optimum counts as reached."""
+FAINT, ROUNDING = 1e-4, 1e-13
+"""Norms of the gradient, relative to the features' mean: below the first float32 shows little else than its own
+rounding, and float64 does below the second."""
 MAX_STEPS, MAX_PRODUCTS, MAX_HALVINGS = 60, 300, 25
 
 
@@ -36,7 +40,8 @@ class Optimum:
     """(c,) float32."""
     objective: float
     gradient_norm_ratio: float
-    """Euclidean norm of the gradient by W and b in float64, relative to that at zero."""
+    """Euclidean norm of the gradient by W and b in float64, relative to that at zero; larger than TOLERANCE only where
+    the latter is next to rounding, as of features that are all the same."""
     iterations: int
     """Newton steps."""
     products: int
@@ -102,9 +107,17 @@ class _Newton:
 
         self.problem, self.curvature = problem, curvature
         d, device = problem.x.shape[1], problem.x.device
-        self.zero = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
+        zeros = torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device)
+        self.zero = problem.point(zeros)
+        size = math.hypot(1.0, float(problem.mean.norm()))
+        if self.zero.norm < FAINT * size:  # features say next to nothing of the classes
+            problem.precise = True
+            self.zero = problem.point(zeros)
         if not torch.isfinite(self.zero.gradient).all():
-            raise DataError("features are not finite: logistic regression has no optimum on them")
+            raise DataError(
+                "features are not finite, or their squares are not: logistic regression has no optimum on them"
+            )
+        self.goal = max(TOLERANCE * self.zero.norm, ROUNDING * size)
         self.start = self.zero if theta is None else problem.point(theta)
         self.iterations = self.products = 0
 
@@ -112,7 +125,7 @@ class _Newton:
         """Return the solution as `theta`, and as an Optimum."""
         point = self.start
         while self.iterations < MAX_STEPS:
-            if point.norm <= TOLERANCE * self.zero.norm:
+            if point.norm <= self.goal:
                 if self.problem.precise:
                     return point.theta, self._optimum(point)
                 point = self._in_float64(point)
@@ -161,7 +174,7 @@ class _Newton:
         precondition = self.curvature.preconditioner(self.problem.class_curvature(point), self.problem.l2)
         direction, residual = torch.zeros_like(point.gradient), -point.gradient
         ratio = self._ratio(point)
-        goal = min(0.3, max(ratio**0.5, 0.3 * TOLERANCE / ratio)) * float(residual.norm())
+        goal = min(0.3, max(ratio**0.5, 0.3 * self.goal / point.norm)) * float(residual.norm())
         z = precondition(residual)
         search, rz = z, float((residual * z).sum())
         for _ in range(MAX_PRODUCTS):
