@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.auditing.result import AuditResult, Labels, Suspect
-from pipeline.console import Screen, count, duration, percent
+from pipeline.console import Screen, count, duration, percent, plain
 
 FEW, MANY, ID_WIDTH = 5, 20, 40
+NEAR = {"confirmed": "", "features": " · no images to confirm", "no": " · near ones not looked for"}
 WEAK_HEAD = 0.9
 """Out-of-fold accuracy below which most suspects are hard images rather than wrong labels."""
 
@@ -44,9 +45,10 @@ def _copies(result: AuditResult) -> str:
     kinds: dict[str, int] = {}
     for one in result.duplicates:
         kinds[one.kind] = kinds.get(one.kind, 0) + 1
+    not_confirmed = result.near_checked == "features"
     found = " · ".join(f"{kind} {n:,}" for kind, n in kinds.items()) or "none found"
     conflicts = f" · {count(len(result.conflicts), 'pair')} with two labels" if result.conflicts else ""
-    return found + conflicts
+    return found + conflicts + NEAR[result.near_checked] + (f": {plain(result.near_note)}" if not_confirmed else "")
 
 
 def _leaks(result: AuditResult) -> str:
