@@ -22,7 +22,7 @@ HOUSE = [
     {"fusion", "binding", "saving", "outcomes", "touches", "parity"},
     {"intervals"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},
-    {"experiment", "sweeping", "learning_curve", "demo", "doctor", "seeds"},
+    {"experiment", "sweeping", "learning_curve", "demo", "doctor", "seeds", "audit"},
     {"comparison"},
     {"benchmark"},
     {"report"},

@@ -1,0 +1,1 @@
+"""What is wrong with a data set: duplicates, suspect labels, outliers, groups that do badly."""
