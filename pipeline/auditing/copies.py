@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pipeline.auditing.duplicates import Pair, exact_duplicates
 from pipeline.auditing.near import near_duplicates
-from pipeline.backbones.preprocess import Preprocess
 from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.origin import open_images
@@ -47,8 +46,7 @@ def find_copies(
     if not near:
         return Copies(exact, "no", "not asked for")
     source, note = _open(entry, images)
-    preprocess = Preprocess.from_json(features.space["preprocess"])
-    found = near_duplicates(features, source, preprocess, workers=images.workers, on_progress=on_progress)
+    found = near_duplicates(features, source, workers=images.workers, on_progress=on_progress)
     return Copies([*exact, *found], "features" if source is None else "confirmed", note)
 
 
