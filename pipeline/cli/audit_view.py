@@ -45,10 +45,11 @@ def _copies(result: AuditResult) -> str:
     kinds: dict[str, int] = {}
     for one in result.duplicates:
         kinds[one.kind] = kinds.get(one.kind, 0) + 1
-    not_confirmed = result.near_checked == "features"
-    found = " · ".join(f"{kind} {n:,}" for kind, n in kinds.items()) or "none found"
+    none = "none found" if result.near_checked == "confirmed" else "none exact"
+    found = " · ".join(f"{kind} {n:,}" for kind, n in kinds.items()) or none
     conflicts = f" · {count(len(result.conflicts), 'pair')} with two labels" if result.conflicts else ""
-    return found + conflicts + NEAR[result.near_checked] + (f": {plain(result.near_note)}" if not_confirmed else "")
+    why = f": {plain(result.near_note)}" if result.near_checked == "features" else ""
+    return found + conflicts + NEAR[result.near_checked] + why
 
 
 def _leaks(result: AuditResult) -> str:
@@ -74,9 +75,11 @@ def _labels(labels: Labels, rows: str) -> str:
 def _balance(result: AuditResult) -> str:
     classes, ratio = result.balance.classes, result.balance.ratio
     largest, smallest = classes[0], classes[-1]
-    said = f"largest {largest.name} ({largest.train:,} train images), smallest {smallest.name} ({smallest.train:,})"
-    if ratio is not None:
-        said += f" · {ratio:.1f} : 1"
+    if ratio == 1:
+        said = f"{count(largest.train, 'train image')} each"
+    else:
+        said = f"{largest.name} {largest.train:,} train images, {smallest.name} {smallest.train:,}"
+        said += f": {ratio:.1f} times" if ratio is not None else ""
     absent = ", ".join(f"{name} in {split}" for name, split in result.balance.absent[:3])
     return said + (f" · none of {absent}" if absent else "")
 
