@@ -79,7 +79,7 @@ def _balance(result: AuditResult) -> str:
         said = f"{count(largest.train, 'train image')} each"
     else:
         said = f"{largest.name} {largest.train:,} train images, {smallest.name} {smallest.train:,}"
-        said += f" ({ratio:.2g} times)" if ratio is not None else ""
+        said += f" ({ratio:.1f} : 1)" if ratio is not None else ""
     absent = ", ".join(f"{name} in {split}" for name, split in result.balance.absent[:3])
     return said + (f" · none of {absent}" if absent else "")
 
