@@ -54,7 +54,9 @@ def audit(
 ) -> tuple[AuditResult, Path]:
     """Look for what is wrong with the data of a cache entry, and write it as lists.
 
-    Labels of test rows are looked at, to find those that are wrong, and listed apart; no head of the user's is measured on test rows: what leaks do to a run's accuracy is taken from what `evaluate` kept.
+    Labels of test rows are looked at, to find those that are wrong, and listed apart. No run is measured on test rows:
+    what leaks do to its accuracy is taken from what `evaluate` kept. The judging head's own accuracy on them is given,
+    for people to know how far to trust it.
 
     Args:
         cache: a unique prefix of the entry's id, its path, or `latest`.
