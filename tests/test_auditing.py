@@ -71,6 +71,7 @@ def test_what_was_planted_is_found(faulty, tmp_path):
     assert {one.split for one in result.labels.suspects} == {"train"}
     assert "site1/19.jpg" in [one.id for one in result.test_labels.suspects]
     assert {one.split for one in result.test_labels.suspects} == {"test"}
+    assert result.test_labels.accuracy is None
     assert result.outliers.rows[0].id == "site0/60.jpg"
     outcomes = pipeline.read_outcomes(next(iter(pipeline.runs.list_runs(faulty / "runs"))))
     kept = [row not in ("site0/4.jpg", "site0/14.jpg") for row in outcomes.ids]

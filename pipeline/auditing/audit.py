@@ -54,9 +54,8 @@ def audit(
 ) -> tuple[AuditResult, Path]:
     """Look for what is wrong with the data of a cache entry, and write it as lists.
 
-    Labels of test rows are looked at, to find those that are wrong, and listed apart. No run is measured on test rows:
-    what leaks do to its accuracy is taken from what `evaluate` kept. The judging head's own accuracy on them is given,
-    for people to know how far to trust it.
+    Labels of test rows are looked at, to find those that are wrong, and listed apart. No head is measured on test rows:
+    what leaks do to a run's accuracy is taken from what `evaluate` kept.
 
     Args:
         cache: a unique prefix of the entry's id, its path, or `latest`.
@@ -106,8 +105,8 @@ def audit(
         tuple(_duplicate(features, pair) for pair in copies.pairs),
         tuple(leaks),
         leak_effect(*measured, leaks) if measured is not None and leaks else None,
-        _labels(features, learnt),
-        _labels(features, test),
+        _labels(features, learnt, measured=True),
+        _labels(features, test, measured=False),
         Outliers(distances.k, distances.references, float(np.median(distances.values)), distances.fence, tuple(far)),
         balance_of(features),
         Groups(tested, tuple(weak)),
@@ -152,13 +151,13 @@ def _duplicate(features: Features, pair: Pair) -> Duplicate:
     return Duplicate(pair.kind, a, b, pair.similarity, pair.difference)
 
 
-def _labels(features: Features, judged: Judged) -> Labels:
+def _labels(features: Features, judged: Judged, *, measured: bool) -> Labels:
     if not len(judged.rows):
         return Labels(0, None, 0.0, ())
     found = find_suspects(judged.probabilities, judged.y)
     return Labels(
         len(judged.rows),
-        float(judged.right.mean()),
+        float(judged.right.mean()) if measured else None,
         found.joint.wrong,
         tuple(_suspects(features, judged, found.places, found.suggested, found.confident)),
     )
