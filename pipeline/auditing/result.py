@@ -65,7 +65,7 @@ class Labels:
     judged: int
     """Rows that heads which had not seen them spoke of."""
     accuracy: float | None
-    """Of those heads on these rows; None without any."""
+    """Of those heads on these rows; None of test rows, which only `evaluate` measures on."""
     estimated: float
     """Wrong labels among them, as confident learning estimates."""
     suspects: tuple[Suspect, ...]

@@ -1,0 +1,63 @@
+"""Rows that hold nearly the same picture: candidates by their features, confirmed on their pixels."""
+
+import numpy as np
+
+from pipeline.auditing.candidates import close_pairs
+from pipeline.auditing.duplicates import Kind, Pair
+from pipeline.auditing.pictures import differences, read_thumbnails
+from pipeline.features import Features
+from pipeline.progress import OnProgress, ignore
+from pipeline.sources.source import Source
+
+FLOOR = 0.4
+"""Similarity from which pixels are looked at: a copy resized to half or flipped may be as far as this."""
+TWIN = 0.9
+"""Similarity from which a pair is worth showing whose pixels do not confirm it, or are not to be had."""
+SAME = 0.02
+"""Difference of the pixels up to which two pictures are the same one."""
+
+
+def near_duplicates(
+    features: Features,
+    source: Source | None,
+    *,
+    workers: int | None = None,
+    on_progress: OnProgress = ignore,
+) -> list[Pair]:
+    """Return pairs of rows of other bytes that hold the same picture, within and across splits.
+
+    Pairs with close features, found by `candidates.close_pairs`, are compared on thumbnails of their images: the same
+    picture is a `copy`, re-encoded or resized, or `mirrored`; another one is a `twin` if the features are very close.
+
+    Args:
+        features: rows (n, *row_shape) with ids and digests.
+        source: where their images are; without it all pairs are `unconfirmed`.
+        workers: loading processes, by default one a core.
+        on_progress: called after every block of rows searched, then after every batch of images read.
+
+    Returns:
+        Pairs in the order of their rows.
+
+    Raises:
+        DataError: if an image is gone or has changed, naming it.
+    """
+    pairs, cosines = close_pairs(features.x, floor=FLOOR, on_progress=on_progress)
+    if len(features.digests):
+        other = (features.digests[pairs[:, 0]] != features.digests[pairs[:, 1]]).any(axis=1)
+        pairs, cosines = pairs[other], cosines[other]
+    if source is None:
+        near = cosines >= TWIN
+        return [
+            Pair(int(a), int(b), "unconfirmed", float(cosine), None)
+            for (a, b), cosine in zip(pairs[near], cosines[near], strict=True)
+        ]
+    rows, places = np.unique(pairs, return_inverse=True)
+    thumbnails = read_thumbnails(source, features, rows, workers=workers, on_progress=on_progress)
+    found = differences(thumbnails, places.reshape(pairs.shape))
+    kept = []
+    for (a, b), cosine, straight, mirrored in zip(pairs, cosines, found.straight, found.mirrored, strict=True):
+        difference = min(straight, mirrored)
+        kind: Kind = "twin" if difference > SAME else "copy" if straight <= mirrored else "mirrored"
+        if kind != "twin" or cosine >= TWIN:
+            kept.append(Pair(int(a), int(b), kind, float(cosine), float(difference)))
+    return kept
