@@ -1,1 +1,0 @@
-"""What is wrong with a data set: duplicates, suspect labels, outliers, groups that do badly."""
