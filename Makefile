@@ -3,13 +3,14 @@
 # make torture the whole fault campaign (about two hours on 2 cores); `make test` runs a sample of it
 # make parity the proof on 2,000 real images, where they are to be had (about 4 minutes on 2 cores)
 # make bench  every claim on speed at full size, figures into benchmarks/results (about an hour on 2 cores)
+# make planted how many planted wrong labels an audit finds; CIFAR=path/to/entry for CIFAR-10 too
 # make check-backbones the proof of every cut: all torchvision models, one of each timm family (half an hour)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity bench check-backbones lint fix clean
+.PHONY: demo test torture parity bench planted check-backbones lint fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pipeline demo
@@ -24,6 +25,10 @@ torture: $(VENV)/.installed-dev
 # Bit-for-bit parity on 2,000 real images with the reference recipe; needs ../shared or PIPELINE_SHARED.
 parity: $(VENV)/.installed-dev
 	PIPELINE_PARITY_IMAGES=2000 PIPELINE_PARITY_EPOCHS=5 $(BIN)/python -m pytest tests/test_shared.py
+
+# 5 % of train labels made wrong in the digits, and in a cache entry of CIFAR-10 read as animals and vehicles.
+planted: $(VENV)/.installed-dev
+	$(BIN)/python tests/planted.py $(if $(CIFAR),--cifar $(CIFAR))
 
 # The original last layer on features read back from a real extract gives the original's logits; a line a model.
 check-backbones: $(VENV)/.installed-dev

@@ -18,6 +18,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline.artifacts.export import ExportResult, export
     from pipeline.artifacts.tensors import load_model
+    from pipeline.auditing.audit import audit
+    from pipeline.auditing.result import AuditResult, read_audit
+    from pipeline.candidates import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
@@ -31,12 +34,15 @@ if TYPE_CHECKING:
     from pipeline.learning_curve import CurveResult, learn_curve
     from pipeline.outcomes import Outcomes, read_outcomes
     from pipeline.prediction.predict import Prediction, predict
+    from pipeline.reporting.making import ReportResult, report
     from pipeline.saving import save_head
     from pipeline.seeds import SeedsEvaluated, SeedsTrained, evaluate_seeds, train_seeds
     from pipeline.sweeping import SweepResult, sweep
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
+    "BackbonesResult": "candidates",
+    "AuditResult": "auditing.result",
     "CacheError": "errors",
     "ComparisonResult": "comparison",
     "CurveResult": "learning_curve",
@@ -53,10 +59,13 @@ _HOMES = {
     "Prediction": "prediction.predict",
     "SeedsEvaluated": "seeds",
     "SeedsTrained": "seeds",
+    "ReportResult": "reporting.making",
     "SweepResult": "sweeping",
     "TrainResult": "training",
     "UsageError": "errors",
+    "audit": "auditing.audit",
     "compare": "comparison",
+    "compare_backbones": "candidates",
     "evaluate": "evaluation",
     "evaluate_seeds": "seeds",
     "export": "artifacts.export",
@@ -66,7 +75,9 @@ _HOMES = {
     "load_model": "artifacts.tensors",
     "open_cache": "features",
     "predict": "prediction.predict",
+    "read_audit": "auditing.result",
     "read_outcomes": "outcomes",
+    "report": "reporting.making",
     "save_head": "saving",
     "sweep": "sweeping",
     "train_head": "training",
@@ -74,6 +85,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditResult",
+    "BackbonesResult",
     "CacheError",
     "ComparisonResult",
     "CurveResult",
@@ -88,13 +101,16 @@ __all__ = [
     "Outcomes",
     "PipelineError",
     "Prediction",
+    "ReportResult",
     "SeedsEvaluated",
     "SeedsTrained",
     "SweepResult",
     "TrainResult",
     "UsageError",
     "__version__",
+    "audit",
     "compare",
+    "compare_backbones",
     "evaluate",
     "evaluate_seeds",
     "export",
@@ -104,7 +120,9 @@ __all__ = [
     "load_model",
     "open_cache",
     "predict",
+    "read_audit",
     "read_outcomes",
+    "report",
     "save_head",
     "sweep",
     "train_head",

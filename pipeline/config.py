@@ -1,10 +1,10 @@
-"""One TOML file for a whole experiment: extract, head, evaluate. Unknown keys are errors, all told at once."""
+"""One TOML file for a whole experiment: extract, head or sweep, evaluate. Unknown keys are errors, all told at once."""
 
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pipeline.errors import UsageError, nearest
 
@@ -82,6 +82,32 @@ class HeadConfig(_Section):
     name: str = ""
 
 
+class SweepConfig(_Section):
+    """Many heads in the place of one; the fields are those of `pipeline sweep`, the rest of the recipe is [head]'s.
+
+    Defaults are `sweep`'s: what the file does not have is not given.
+    """
+
+    lr: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    l2: tuple[float, ...] = ()
+    C: tuple[float, ...] = ()
+    transforms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    folds: int = 0
+    refit: bool = False
+
+    @field_validator("lr", "weight_decay", "l2", "C", "transforms", "seeds", mode="before")
+    @classmethod
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - a TOML value
+        """Take one value as a list of it, but a number of seeds as so many, as on the command line."""
+        if info.field_name == "seeds" and type(value) is int:
+            if not 0 < value <= MOST_SEEDS:
+                raise ValueError(f"a number of seeds is from 1 to {MOST_SEEDS:,}")
+            return tuple(range(value))
+        return (value,) if isinstance(value, int | float | str) else value
+
+
 class EvaluateConfig(_Section):
     """What to measure."""
 
@@ -94,6 +120,7 @@ class Config(_Section):
 
     extract: ExtractConfig
     head: HeadConfig = Field(default_factory=HeadConfig)
+    sweep: SweepConfig | None = None
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     cache_dir: Path = Path("cache")
     runs_dir: Path = Path("runs")
@@ -127,7 +154,8 @@ def read_config(path: Path, changes: dict[str, Any] | None = None) -> Config:
 
 SHOWN = 20
 """Problems of a file that are named."""
-KEYS_HINT = "Sections: extract, head, evaluate; keys are the commands' options with underscores."
+MOST_SEEDS = 10_000
+KEYS_HINT = "Sections: extract, head, sweep, evaluate; keys are the commands' options with underscores."
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -165,5 +193,10 @@ def _problem(item: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
 
 
 def _fields(section: list[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {"extract": ExtractConfig, "head": HeadConfig, "evaluate": EvaluateConfig}
+    sections: dict[str, type[BaseModel]] = {
+        "extract": ExtractConfig,
+        "head": HeadConfig,
+        "sweep": SweepConfig,
+        "evaluate": EvaluateConfig,
+    }
     return list((sections[section[0]] if section else Config).model_fields)

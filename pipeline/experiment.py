@@ -1,18 +1,18 @@
-"""The verb `run`: extract, train-head and evaluate as one experiment."""
+"""The verb `run`: extract, train-head (or sweep) and evaluate as one experiment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.errors import UsageError
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.heads.minibatch import Epoch
-from pipeline.heads.settings import HeadSettings
 from pipeline.launch.extract import extract
 from pipeline.launch.plan import Plan
 from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
+from pipeline.recipes import sweep_arguments, train_arguments
+from pipeline.sweeping import SweepPlan, SweepResult, sweep
 from pipeline.training import TrainPlan, TrainResult, train_head
 
 
@@ -26,6 +26,11 @@ class ExperimentListener:
     on_train_plan: Callable[[TrainPlan], None] | None = None
     on_epoch: Callable[[Epoch], None] | None = None
     on_trained: Callable[[TrainResult], None] = lambda _: None
+    on_sweep_plan: Callable[[SweepPlan], None] | None = None
+    on_trials: OnProgress = ignore
+    """With the heads of a sweep that are done."""
+    on_swept: Callable[[SweepResult], None] = lambda _: None
+    """In the place of `on_trained`."""
     on_evaluated: Callable[[EvaluateResult], None] = lambda _: None
 
 
@@ -35,7 +40,9 @@ class ExperimentResult:
 
     extract: ExtractResult
     train_head: TrainResult
+    """With a sweep the run that it chose."""
     evaluate: EvaluateResult
+    sweep: SweepResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields, a section a verb."""
@@ -43,17 +50,19 @@ class ExperimentResult:
             "extract": self.extract.to_json(),
             "train_head": self.train_head.to_json(),
             "evaluate": self.evaluate.to_json(),
+            **({} if self.sweep is None else {"sweep": self.sweep.to_json()}),
         }
 
 
 def run_experiment(config: Config, listener: ExperimentListener | None = None) -> ExperimentResult:
-    """Run the three verbs with one configuration.
+    """Run the three verbs with one configuration; where it has a [sweep], that trains heads and chooses one.
 
     Raises:
         UsageError, DataError, CacheError: see `pipeline.errors`.
     """
     listener = listener or ExperimentListener()
-    settings, selection = _head_settings(config)
+    # Wrong values are refused before stage 1 starts.
+    stage2 = train_arguments(config) if config.sweep is None else sweep_arguments(config)
     stage1 = config.extract.model_dump()
     for key in ("mean", "std"):
         value = stage1[key]
@@ -67,16 +76,15 @@ def run_experiment(config: Config, listener: ExperimentListener | None = None) -
         on_progress=listener.on_progress,
     )
     listener.on_extracted(extracted)
-    trained = train_head(
-        extracted.cache,
-        settings=settings,
-        **selection,
-        **common,
-        runs_dir=config.runs_dir,
-        on_plan=listener.on_train_plan,
-        on_epoch=listener.on_epoch,
-    )
-    listener.on_trained(trained)
+    stage2 |= {**common, "runs_dir": config.runs_dir}
+    if config.sweep is None:
+        swept = None
+        trained = train_head(extracted.cache, **stage2, on_plan=listener.on_train_plan, on_epoch=listener.on_epoch)
+        listener.on_trained(trained)
+    else:
+        swept = sweep(extracted.cache, **stage2, on_plan=listener.on_sweep_plan, on_progress=listener.on_trials)
+        trained = swept.run
+        listener.on_swept(swept)
     evaluated = evaluate(
         trained.path,
         split=config.evaluate.split,
@@ -87,14 +95,4 @@ def run_experiment(config: Config, listener: ExperimentListener | None = None) -
         **common,
     )
     listener.on_evaluated(evaluated)
-    return ExperimentResult(extracted, trained, evaluated)
-
-
-def _head_settings(config: Config) -> tuple[HeadSettings, dict[str, Any]]:
-    """Return the recipe and train_head's other arguments; wrong values are refused before stage 1 starts."""
-    selection = config.head.model_dump(include={"val_fraction", "split_seed", "stream", "name"})
-    try:
-        # Keys that the file does not have are not given: another solver's would be refused.
-        return HeadSettings.of(**config.head.model_dump(exclude=set(selection), exclude_unset=True)), selection
-    except UsageError as error:
-        raise UsageError(f"head: {error.message}", error.hint) from error
+    return ExperimentResult(extracted, trained, evaluated, swept)

@@ -64,7 +64,10 @@ def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: in
     labels = np.unique(features.y.numpy()[train])
     if len(labels) < 2:
         names = ", ".join(features.classes[label] for label in labels)
-        raise DataError(f"the {len(train)} train rows have only one class ({names}): nothing to learn")
+        found = (
+            f"the {len(train):,} train rows have only one class ({names})" if names else "no row is left to train on"
+        )
+        raise DataError(f"{found}: nothing to learn")
     return Rows(train, val, rule)
 
 

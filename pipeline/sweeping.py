@@ -46,11 +46,14 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields; None where heads diverged."""
-        figures = {"val_accuracy": self.val_accuracy, "val_loss": self.val_loss}
+        figures = {
+            "val_accuracy": self.val_accuracy,
+            "val_loss": self.val_loss,
+            "val_accuracy_std": self.val_accuracy_std,
+        }
         return {
             "settings": self.settings.to_json(),
             **(figures if self.usable else dict.fromkeys(figures)),
-            "val_accuracy_std": self.val_accuracy_std,
             "heads": len(self.trials),
         }
 
@@ -61,7 +64,7 @@ class SweepResult:
 
     cache: str
     candidates: tuple[Candidate, ...]
-    """Best first; those of which a head diverged last."""
+    """Best first; those of which a head diverged, or did not reach its optimum, last."""
     chosen_by: str
     run: TrainResult
     seconds: float
@@ -182,9 +185,7 @@ def sweep(
     ranked = _ranked(tried, trials)
     best = ranked[0]
     if not best.usable:
-        raise DataError(
-            f"every one of {len(tried)} settings diverged", "Try lower rates: --lr 1e-5,1e-4. Are the features finite?"
-        )
+        raise _none_usable(best.settings, len(tried))
     by = _chosen_by(folds, len(seeds), parts[0])
     del features, problems, x, y  # train_head reads them again; they fitted once, and need not fit twice
     run = train_head(
@@ -215,6 +216,16 @@ def _parts(features: Features, folds: int, val_fraction: float, split_seed: int)
     return [rows]
 
 
+def _none_usable(settings: HeadSettings, tried: int) -> DataError:
+    number = f"{tried:,} setting{'' if tried == 1 else 's'}"
+    if settings.solver == "minibatch":
+        return DataError(f"heads of all {number} diverged", "Lower rates: --lr 1e-5,1e-4. Are the features finite?")
+    return DataError(
+        f"the optimum was reached for none of {number}",
+        "Stronger regularisation: --l2 1e-3,1e-2, on --transforms standardize.",
+    )
+
+
 def _reported(trials: Iterator[Trial], heads: int, on_progress: OnProgress) -> list[Trial]:
     found: list[Trial] = []
     on_progress(Progress(0, heads))
@@ -242,14 +253,18 @@ def _trials(problems: "list[Problem[Tensor]]", tried: list[HeadSettings], seeds:
 def _ranked(tried: list[HeadSettings], trials: list[Trial]) -> list[Candidate]:
     import numpy as np
 
+    by_place: list[list[Trial]] = [[] for _ in tried]
+    for trial in trials:
+        by_place[trial.place].append(trial)
     found = []
-    for place, settings in enumerate(tried):
-        own = tuple(trial for trial in trials if trial.place == place)
+    for settings, own in zip(tried, by_place, strict=True):
         accuracies = [trial.val_accuracy for trial in own]
         loss = float(np.mean([trial.val_loss for trial in own]))
         spread = float(np.std(accuracies, ddof=1)) if len(own) > 1 else None
         usable = bool(np.isfinite(loss))
-        found.append(Candidate(settings, float(np.mean(accuracies)), spread, loss if usable else float("inf"), own))
+        found.append(
+            Candidate(settings, float(np.mean(accuracies)), spread, loss if usable else float("inf"), tuple(own))
+        )
     return sorted(found, key=lambda one: (not one.usable, -one.val_accuracy, one.val_loss))
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from pipeline.config import HeadConfig, parse_change, read_config
 from pipeline.errors import UsageError
+from pipeline.heads.grid import Grid
 from pipeline.heads.settings import HeadSettings
+from pipeline.recipes import sweep_arguments
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 SMALL = '[extract]\nsource = "digits"\nbackbone = "resnet18"\n'
@@ -44,6 +46,32 @@ def test_defaults_are_those_of_the_library():
     assert {key: defaults[key] for key in asdict(HeadSettings())} == asdict(HeadSettings())
 
 
+def test_what_a_sweep_does_not_list_is_the_heads_or_its_own(file):
+    def grid(text: str) -> Grid:
+        return sweep_arguments(read_config(file(SMALL + text)))["grid"]
+
+    assert grid("[sweep]\n") == Grid()
+    assert grid("[head]\nlr = 0.5\nseed = 3\n[sweep]\n") == Grid(lr=(0.5,), seeds=(3,))
+    assert grid("[head]\nlr = 0.5\n[sweep]\nlr = 0.1\nseeds = 2\n") == Grid(lr=(0.1,), seeds=(0, 1))
+    assert grid("[head]\nl2_norm = true\n[sweep]\n") == Grid(transforms=("l2-norm",))
+    assert grid('[head]\nsolver = "exact"\nC = 1\n[sweep]\nl2 = [1, 2]\n') == Grid(l2=(1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[head]\nsolver = "knn"\n[sweep]\n', "sweep: sweep has no solver 'knn'"),
+        ('[head]\nsolver = "exact"\n[sweep]\nlr = [1]\n', "--lr does not go with --solver exact"),
+        ("[sweep]\nlr = [-1]\n", "sweep: lr must be above 0"),
+        ('[head]\nstream = "always"\n[sweep]\n', "does not go with [sweep]"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(file, text, said):
+    with pytest.raises(UsageError) as error:
+        sweep_arguments(read_config(file(SMALL + text)))
+    assert said in error.value.message
+
+
 def test_changes_win_over_the_file(file):
     path = file(SMALL + "[head]\nlr = 0.5\n")
     config = read_config(path, {"head.lr": 0.01, "extract.mean": [0.1, 0.2, 0.3], "device": "cpu"})
@@ -58,6 +86,9 @@ def test_changes_win_over_the_file(file):
         (SMALL + "[heads]\nlr = 1\n", "Did you mean 'head'"),
         (SMALL + '[head]\nlr = "fast"\n', "head.lr = 'fast'"),
         (SMALL + '[head]\noptimizer = "lion"\n', "head.optimizer"),
+        (SMALL + "[sweep]\nlrs = [1]\n", "unknown key sweep.lrs. Did you mean 'lr'"),
+        (SMALL + "[sweep]\nlr = ['fast']\n", "sweep.lr.0 = 'fast'"),
+        (SMALL + "[sweep]\nseeds = 0\n", "a number of seeds is from 1"),
         ("[extract]\nsource = 'digits'\n", "extract.backbone is missing"),
         ("a = [", "is not TOML"),
     ],

@@ -197,3 +197,11 @@ def test_off_a_terminal_rows_are_lines(capsys):
     with Screen(quiet=True).rows() as rows:
         rows.start("header", 2)
     assert capsys.readouterr().err == "header\none\n"
+
+
+def test_a_spare_column_is_left_out_where_the_terminal_is_narrow(capsys):
+    for width, wanted in ((30, ["name   spare  last", "a_b_c  12345  z"]), (15, ["name   last", "a_b_c  z"])):
+        screen = Screen()
+        screen.out = Console(width=width)
+        screen.table("", ("name", "spare", "last"), [("a_b_c", "12345", "z")], spare="spare")
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == wanted

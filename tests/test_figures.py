@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report import figures
+from pipeline.reporting import figures
 
 pytest.importorskip("matplotlib")
 

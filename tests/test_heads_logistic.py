@@ -9,7 +9,7 @@ from torch.nn import functional
 from pipeline.errors import DataError
 from pipeline.heads import logistic
 from pipeline.heads.balance import balanced_weights
-from pipeline.heads.logistic import TOLERANCE, solve_logistic, solve_logistic_path
+from pipeline.heads.logistic import TOLERANCE, NotReached, solve_logistic, solve_logistic_path
 from pipeline.heads.objective import Problem
 
 
@@ -129,3 +129,32 @@ def test_a_path_starts_where_the_one_before_ended():
     x, y = features(spread=1.0)
     path = solve_logistic_path(x, y, 4, [1e-2, 0.9e-2])
     assert path[1].products < solve_logistic(x, y, 4, 0.9e-2).products
+
+
+def test_a_path_goes_on_past_a_regularisation_whose_optimum_is_not_reached():
+    x, y = features()
+    late, never, early = solve_logistic_path(x, y, 4, [1e-3, 1e-300, 1e-1])
+    assert isinstance(never, NotReached)
+    assert "gradient of" in never.message
+    assert torch.equal(late.weight, solve_logistic_path(x, y, 4, [1e-3, 1e-1])[0].weight)
+    assert max(late.gradient_norm_ratio, early.gradient_norm_ratio) <= TOLERANCE
+    with pytest.raises(NotReached):
+        solve_logistic(x, y, 4, 1e-300)
+
+
+@pytest.mark.parametrize("l2", [1e-1, 1e-30])
+def test_features_that_say_nothing_leave_zero_weights(l2):
+    found = solve_logistic(torch.ones(60, 8), torch.arange(60) % 3, 3, l2)
+    assert (float(found.weight.abs().max()), found.gradient_norm_ratio) == (0.0, 0.0)
+
+
+def test_where_only_rounding_is_left_the_optimum_counts_as_reached():
+    y = torch.cat([torch.arange(60) % 3, torch.zeros(7, dtype=torch.long)])
+    found = solve_logistic(torch.ones(67, 8), y, 3, 1e-2, balanced_weights(y, 3)[y])
+    assert float(found.weight.abs().max()) < 1e-6
+
+
+def test_a_preconditioner_that_underflows_is_no_crash():
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    (found,) = solve_logistic_path(x, torch.arange(60) % 3, 3, [1e-30])
+    assert isinstance(found, NotReached) or found.gradient_norm_ratio <= TOLERANCE

@@ -134,6 +134,20 @@ def test_a_run_without_held_out_rows_has_no_temperature(place, tmp_path):
     assert "calibrated" not in pipeline.evaluate(made.path, runs_dir=tmp_path).metrics
 
 
+def test_predictions_are_calibrated_on_request(cli, place, runs):
+    entry = (place / "entry").read_text()
+    plain, calibrated = (
+        json.loads(cli("predict", "0001", "--cache", entry, "--runs-dir", runs, "--json", *more).out)["predictions"]
+        for more in ([], ["--calibrated"])
+    )
+    temperature = open_run(next(runs.glob("0001*"))).body["calibration"]["temperature"]
+    assert [one["label"] for one in plain] == [one["label"] for one in calibrated]
+    assert (plain[0]["probability"] > calibrated[0]["probability"]) is (temperature > 1)
+    none = pipeline.train_head(entry, val_fraction=0, epochs=1, runs_dir=runs)
+    told = cli("predict", none.run, "--cache", entry, "--runs-dir", runs, "--calibrated")
+    assert (told.code, "has no temperature" in told.err) == (3, True)
+
+
 def test_compare_needs_no_features(place, runs, monkeypatch):
     monkeypatch.setattr("pipeline.store.entry.Entry.read_shards", None)
     monkeypatch.setattr("pipeline.store.entry.Entry.read_samples", None)
@@ -186,3 +200,20 @@ def test_compare_refuses_other_rows_and_says_what_to_do(place, runs, tmp_path):
     unmeasured = pipeline.train_head(other.path, epochs=1, runs_dir=runs)
     with pytest.raises(DataError, match="no evaluation"):
         pipeline.compare(["0001", unmeasured.run], runs_dir=runs)
+
+
+def test_backbones_are_chosen_on_validation_rows_and_one_is_measured(cli, place):
+    given = ["--backbones", "shufflenet_v2_x0_5,squeezenet1_1", "--weights", "none", "--image-size", 32]
+    told = cli("compare", *given, place / "photos", "--cache-dir", place / "cache", "--json")
+    assert told.code == 0, told.err
+    body = json.loads(told.out)
+    accuracies = [one["metrics"]["accuracy"] for one in body["backbones"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    looks = {one["run"]: count_touches(open_run(Path("runs") / one["run"])) for one in body["backbones"]}
+    assert list(looks.values()) == [1, 0]
+    assert body["evaluation"]["run"] == body["backbones"][0]["run"]
+    again = cli("compare", *given, place / "photos", "--cache-dir", place / "cache")
+    assert again.out.count("cached") == 2
+    assert "next: pipeline sweep" in again.err
+    assert cli("compare", "--backbones", "resnet18", place / "photos").code == 2
+    assert cli("compare", "--backbones", "resnet18,resnet50").code == 2

@@ -147,7 +147,7 @@ def test_a_dict_names_the_splits(tmp_path):
         source_of({"val": Pairs((pixels, 0)), "validation": Pairs((pixels, 0))})
 
 
-@pytest.mark.parametrize("nothing", [7, {}, {"train": "photos"}, Pairs()], ids=str)
+@pytest.mark.parametrize("nothing", [7, {}, {"train": "photos"}, Pairs()], ids=["number", "none", "name", "empty"])
 def test_what_is_no_data_set_is_refused(nothing):
     with pytest.raises((UsageError, DataError)):
         dataset_source(nothing, None, PLAIN)

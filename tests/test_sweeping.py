@@ -163,10 +163,31 @@ def test_heads_that_diverge_are_listed_and_never_chosen(swept):
     assert result.run.settings.lr == 1e-2
     assert result.to_json()["settings"][1]["val_accuracy"] is None
     json.dumps(result.to_json(), allow_nan=False)
-    with pytest.raises(DataError, match="every one of 1 settings diverged"):
+    with pytest.raises(DataError, match="heads of all 1 setting diverged"):
         swept(lr=(1e37,), weight_decay=(1.0,), transforms=("plain",), optimizer="sgd")
-    with pytest.raises(DataError, match="every one of 1 settings diverged"):
+    with pytest.raises(DataError, match="heads of all 1 setting diverged"):
         swept(lr=(1e37,), weight_decay=(1.0,), transforms=("plain",), optimizer="sgd", hidden=4)
+
+
+def test_a_batch_may_be_far_larger_than_the_data(swept):
+    grid = {"lr": (1e-2,), "weight_decay": (0.0,), "transforms": ("plain",)}
+    whole, beyond = (swept(**grid, batch_size=size) for size in (54, 10**12))
+    assert whole.chosen.val_loss == beyond.chosen.val_loss
+
+
+def test_an_optimum_that_is_not_reached_is_listed_and_never_chosen(swept, place, cli):
+    result = swept(solver="exact", l2=(1e-1, 1e-30), transforms=("plain",))
+    assert [one.usable for one in result.candidates] == [True, False]
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert document["settings"][1]["val_loss"] is None
+    base = ("sweep", "--cache-dir", place / "cache", "--solver", "exact", "--transforms", "plain")
+    told = cli(*base, "--l2", "1e-1,1e-30", "--folds", "2", "-o", "table.csv")
+    assert "not reached" in told.out
+    assert "1 setting whose optimum was not reached" in told.err
+    assert "nan" not in Path("table.csv").read_text()
+    assert json.loads(Path("runs/0001/sweep.json").read_text())["settings"][1]["val_accuracy_std"] is None
+    refused = cli(*base, "--l2", "1e-30")
+    assert (refused.code, "the optimum was reached for none of 1 setting" in refused.err) == (3, True)
 
 
 def test_figures_of_many_heads_are_those_of_each():
@@ -222,6 +243,8 @@ def test_the_command_shows_writes_and_hands_on(cli, place):
         (["--lr", "-1"], 2, "lr must be above 0"),
         (["--seeds", "x"], 2, "neither a number of seeds nor a list"),
         (["--seeds", "0"], 2, "seeds must be numbers from 0 on"),
+        (["--seeds", "99999999999"], 2, "write '99999999999,'"),
+        (["--solver", "ridge", "--l2", "1e308"], 2, "l2 must be from 1e-100 to 1e100"),
         (["--transforms", "standardise"], 2, "Did you mean 'standardize'"),
         (["--l2", "0.1"], 2, "--l2 does not go with --solver minibatch"),
         (["--solver", "exact", "--lr", "0.1"], 2, "--lr does not go with --solver exact"),

@@ -43,7 +43,7 @@ def _show_found(screen: Screen, pattern: str) -> None:
     if screen.quiet:
         screen.result(None, brief="\n".join(info.name for info in found))
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             info.name,
             f"{info.image_size} px",
@@ -53,11 +53,14 @@ def _show_found(screen: Screen, pattern: str) -> None:
         )
         for info in found
     ]
-    columns = ("name", "image", "features", "parameters", "weights")
+    columns: tuple[str, ...] = ("name", "image", "features", "parameters", "weights")
+    if not any(info.features or info.parameters for info in found):  # of so many none was built to be measured
+        columns, rows = (*columns[:2], columns[-1]), [(*row[:2], row[-1]) for row in rows]
     screen.table("", columns, rows, right="image features parameters")
-    screen.note("The first weights are the default; * is on this disk. All take --weights none or a file.")
+    screen.note("First weights: the default; * is on this disk. All take --weights none or a file.")
     if len(found) > SIZED:
         screen.note(f"Sizes that need building are shown for at most {SIZED} networks: narrow the pattern.")
+    screen.next_step(f"pipeline extract SOURCE --backbone {found[0].name}" if found else "pipeline backbones")
 
 
 def _weights(names: tuple[str, ...], downloaded: tuple[str, ...]) -> str:

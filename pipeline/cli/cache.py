@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli import cache_check, cache_files
 from pipeline.cli.options import cache_dir_option, global_options
+from pipeline.cli.steps import after_features
 from pipeline.console import Screen, ago, count, plain, size
 from pipeline.store.catalog import find_entry, list_entries
 from pipeline.store.entry import Entry
@@ -78,7 +79,7 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
     ]
     if rows:
         columns = ("cache", "backbone", "features", "size", "space", "used", "source")
-        screen.table("", columns, rows, right="features size used")
+        screen.table("", columns, rows, right="features size used", spare="space")
         entry_word = "entry" if len(rows) == 1 else "entries"
         screen.note(f"{len(rows):,} {entry_word}, {size(total)} on disk (shards that entries share count once)")
     else:
@@ -87,6 +88,8 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
         screen.next_step("pipeline extract SOURCE --backbone NAME")
     for item in unfinished:
         screen.note(f"not finished: {item['source']} with {item['backbone']}, {item['shards_done']} shards done")
+    if entries:
+        screen.next_step(after_features(entries[-1].id, cache_dir, labelled=bool(entries[-1].classes)))
 
 
 def _fits(pattern: str | None, text: str) -> bool:
@@ -154,3 +157,4 @@ def info_command(screen: Screen, cache: str, cache_dir: Path) -> None:
     }
     for label, text in lines.items():
         screen.result(None, f"[bold]{label:<10}[/bold]{plain(str(text))}", brief=entry.id if label == "cache" else "")
+    screen.next_step(after_features(entry.id, cache_dir, labelled=bool(entry.classes)))

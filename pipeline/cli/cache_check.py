@@ -66,6 +66,7 @@ def verify_command(
         )
     entries = "1 entry" if len(done) == 1 else f"{len(done):,} entries"
     screen.result({"verified": [item.to_json() for item in done]}, f"{entries} verified")
+    screen.next_step("pipeline cache ls")
 
 
 def _show(screen: Screen, item: Any) -> None:  # noqa: ANN401 - verification.Verified, which is imported late

@@ -4,10 +4,11 @@ import csv
 import io
 import json
 
+from pipeline.candidates import BackbonesResult
 from pipeline.cli.runs import head_words
 from pipeline.cli.show_evaluation import NAMES, SHARES, figure, plus_minus
 from pipeline.comparison import ComparisonResult, Line
-from pipeline.console import Screen, count, duration, percent, size
+from pipeline.console import Screen, count, duration, percent, plain, size
 from pipeline.intervals import RESAMPLES
 
 FIELDS = (
@@ -37,6 +38,37 @@ def show_comparison(screen: Screen, result: ComparisonResult) -> None:
         f"[bold]best {_name(best)}[/bold]  {NAMES[result.metric]} {_value(best, result.metric)} on "
         f"{count(result.n, 'test row')}{_verdict(result)}",
         brief="\n".join(run.id for one in result.lines for run in one.runs),
+    )
+
+
+def show_backbones(screen: Screen, result: BackbonesResult) -> None:
+    """Show each backbone on validation rows, and the chosen one on test rows."""
+    if not (screen.json or screen.quiet):
+        columns = ("backbone", "val accuracy", "features", "extract", "train", "run")
+        rows = []
+        for one in result.candidates:
+            low, high = (one.trained.metrics or {})["accuracy_ci95"]
+            extract = duration(one.extracted.seconds) if one.extracted.computed else "cached"
+            accuracy = f"{percent(one.val_accuracy)} [{100 * low:.1f}, {100 * high:.1f}]"
+            rows.append(
+                (
+                    one.backbone,
+                    accuracy,
+                    f"{one.extracted.dim:,}",
+                    extract,
+                    duration(one.trained.seconds),
+                    one.trained.run,
+                )
+            )
+        screen.table("", columns, rows, right="features extract train")
+    best, test = result.candidates[0], result.evaluation
+    low, high = test.metrics["accuracy_ci95"]
+    screen.result(
+        result.to_json(),
+        f"[bold]{plain(best.backbone)}[/bold] chosen on {count(best.trained.rows['val'], 'validation row')}  test "
+        f"accuracy {percent(test.metrics['accuracy'])} \\[{100 * low:.1f}, {100 * high:.1f}] on "
+        f"{count(test.n, 'image')}, run {test.run}",
+        brief=best.backbone,
     )
 
 

@@ -96,7 +96,7 @@ def check_outputs(picture: Path | None, table: Path | None) -> None:
         if path.exists():
             raise UsageError(f"{path} exists", "Name another file.")
     if picture is not None:
-        from pipeline.report.figures import require_matplotlib
+        from pipeline.reporting.figures import require_matplotlib
 
         require_matplotlib()
 
@@ -116,7 +116,7 @@ def write_points(result: CurveResult, path: Path) -> None:
 
 def draw_plot(result: CurveResult, path: Path) -> None:
     """Write the curve as a picture."""
-    from pipeline.report.figures import learning_curve
+    from pipeline.reporting.figures import learning_curve
 
     found = result.extrapolation
     data = learning_curve(

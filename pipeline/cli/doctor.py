@@ -26,4 +26,5 @@ def command(screen: Screen, cache_dir: Path) -> int:
             lines.append(f"        {plain(check.advice)}")
     document = {"healthy": healthy, "checks": [dict(check.__dict__) for check in checks]}
     screen.result(document, *lines, brief="healthy" if healthy else "broken")
+    screen.next_step("pipeline demo" if healthy else "mend what is broken, then pipeline doctor")
     return 0 if healthy else 1

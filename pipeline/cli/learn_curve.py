@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options
+from pipeline.cli.steps import cache_dir_words
 from pipeline.cli.sweep import Values
 from pipeline.cli.train_head import choice, number
 from pipeline.console import Screen
@@ -95,5 +96,4 @@ def command(
     if output is not None:
         draw_plot(result, output)
     show_curve(screen, result)
-    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
-    screen.next_step(f"pipeline sweep {result.cache}{where}")
+    screen.next_step(f"pipeline sweep {result.cache}{cache_dir_words(cache_dir)}")

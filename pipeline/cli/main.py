@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sweep": ("sweep", "Many heads at once; the best on validation rows becomes a run."),
         "learn-curve": ("learn_curve", "Accuracy over training-set size: does more data help?"),
         "evaluate": ("evaluate", "Metrics of a run; --end-to-end proves it is the same model."),
+        "report": ("report", "All that is known of a run as one HTML file."),
         "predict": ("predict", "Classify new images with a run."),
         "export": ("export", "Backbone and head as one file: ONNX, torch.export, safetensors."),
         "run": ("run", "Extract, train-head and evaluate from one TOML file."),
@@ -33,6 +34,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "runs": ("runs", "What was trained."),
         "compare": ("compare", "Runs side by side on the same test rows, with paired tests."),
+        "audit": ("audit", "What is wrong with the data: copies, leaks, labels, outliers."),
         "cache": ("cache", "List, inspect, verify and remove cache entries."),
         "backbones": ("backbones", "The networks that can be used."),
     },

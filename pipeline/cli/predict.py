@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     help="A .csv, .jsonl or .parquet file.  [default: CSV on stdout]",
 )
 @click.option("--top-k", type=int, default=1, show_default=True, help="Classes an image, most probable first.")
+@click.option("--calibrated", is_flag=True, help="Probabilities at the run's temperature, fitted on validation rows.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images a forward pass.")
 @device_option
 @click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
@@ -49,6 +50,7 @@ def command(
     cache: str | None,
     output: Path | None,
     top_k: int,
+    calibrated: bool,
     overwrite: bool,
     cache_dir: Path,
     **options: Any,  # noqa: ANN401
@@ -56,7 +58,8 @@ def command(
     r"""Classify images with RUN (a prefix of its id, a path, or `latest`).
 
     Images are files, folders, tables of paths (.csv, .tsv, .parquet), or `-` for a list on stdin. One that cannot be
-    used becomes a row with its error. Any number of images takes the same memory.
+    used becomes a row with its error. Any number of images takes the same memory. Probabilities are those of an
+    exported model; with --calibrated they say how often such a prediction is right.
 
     \b
       pipeline predict latest flower.jpg other.png
@@ -76,9 +79,11 @@ def command(
     started = time.perf_counter()
     with screen.bar("predict") as on_progress:
         if cache is not None:
-            found = predict_cached(run, cache, top_k=top_k, cache_dir=cache_dir, runs_dir=runs_dir)
+            found = predict_cached(
+                run, cache, top_k=top_k, calibrated=calibrated, cache_dir=cache_dir, runs_dir=runs_dir
+            )
         else:
-            found = predict(run, _named(images), top_k=top_k, on_progress=on_progress, **options)
+            found = predict(run, _named(images), top_k=top_k, calibrated=calibrated, on_progress=on_progress, **options)
         counted = _Counted(found)
         listed = _write(screen, counted, output, top_k, overwrite=overwrite)
     counted.refuse_if_none_could_be_used()

@@ -25,11 +25,12 @@ from pipeline.console import Screen
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: str | int | float | None) -> None:
-    r"""Extract, train a head and evaluate it as CONFIG (a TOML file) says.
+    r"""Extract, train a head and evaluate it as CONFIG (a TOML file) says; with a [sweep], the best of many heads.
 
     \b
       pipeline run configs/digits.toml
       pipeline run configs/folder.toml --source ./photos --set head.epochs=20
+      pipeline run configs/digits.toml --set sweep.lr=[0.001,0.01] --set sweep.seeds=3
     """
     from pipeline.cli.show import (
         epoch_line,
@@ -40,15 +41,25 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
         show_train_plan,
         show_trained,
     )
+    from pipeline.cli.sweep_table import show_sweep, show_sweep_plan
     from pipeline.config import parse_change, read_config
+    from pipeline.errors import UsageError
     from pipeline.experiment import ExperimentListener, run_experiment
 
     sections = dict.fromkeys(("source", "backbone", "weights", "limit"), "extract.")
     sections |= dict.fromkeys(("lr", "epochs", "seed"), "head.")
     said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
     settings = read_config(config, said | dict(parse_change(text) for text in changes))
+    listed = set() if settings.sweep is None else settings.sweep.model_fields_set
+    for flag, axis in (("lr", "lr"), ("seed", "seeds")):
+        if flags[flag] is not None and axis in listed:
+            raise UsageError(f"--{flag} says one value, [sweep] has its own {axis}", f"Give --set sweep.{axis}=[…].")
 
-    with screen.bar("extract") as on_progress, screen.rows() as rows:
+    with (
+        screen.bar("extract") as on_progress,
+        screen.bar("sweep", "heads") as on_trials,
+        screen.rows() as rows,
+    ):
         listener = ExperimentListener(
             on_plan=lambda plan: show_plan(screen, plan),
             on_progress=on_progress,
@@ -56,13 +67,19 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
             on_train_plan=lambda plan: show_train_plan(screen, plan, rows),
             on_epoch=lambda epoch: rows.add(epoch_line(epoch), epoch.val_loss),
             on_trained=on_screen(screen, show_trained),
+            on_sweep_plan=lambda plan: show_sweep_plan(screen, plan),
+            on_trials=on_trials,
+            on_swept=on_screen(screen, show_sweep),
             on_evaluated=on_screen(screen, show_evaluated),
         )
         result = run_experiment(settings, listener)
     if screen.json or screen.quiet:
         screen.result(result.to_json(), brief=result.train_head.run)
     run = result.train_head.run
+    cache = "" if settings.cache_dir == Path("cache") else f" --cache-dir {settings.cache_dir}"
+    runs = "" if settings.runs_dir == Path("runs") else f" --runs-dir {settings.runs_dir}"
     proven = result.evaluate.end_to_end is not None
     screen.next_step(
-        f"pipeline export {run} -o FILE" if proven else f"pipeline evaluate {run} --end-to-end", "pipeline runs"
+        f"pipeline export {run} -o FILE{runs}" if proven else f"pipeline evaluate {run} --end-to-end{cache}{runs}",
+        f"pipeline runs{runs}",
     )

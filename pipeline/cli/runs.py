@@ -1,6 +1,7 @@
 """`pipeline runs`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,8 @@ from pipeline.runs import Run, check_run, list_runs, read_evaluations, solver_of
 @click.pass_obj
 def command(screen: Screen, runs_dir: Path) -> None:
     """List what was trained, with validation and test accuracy where they were measured."""
-    rows, documents = [], []
+    rows: list[tuple[str, ...]] = []
+    documents: list[dict[str, Any]] = []
     for run in list_runs(runs_dir):
         try:
             check_run(run)
@@ -56,9 +58,20 @@ def command(screen: Screen, runs_dir: Path) -> None:
         screen.result(None, brief="\n".join(str(document["run"]) for document in documents))
     elif rows:
         screen.table("", ("run", "cache", "backbone", "head", "val", "test", "created"), rows, right="val test")
+        screen.next_step(*_next(documents, "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"))
     else:
         screen.note(f"no runs under {runs_dir} yet")
         screen.next_step("pipeline train-head CACHE")
+
+
+def _next(documents: list[dict[str, Any]], where: str) -> list[str]:
+    """Return the commands that go on from these runs: measure the latest, or compare those that were measured."""
+    if documents[-1]["test_accuracy"] is None:
+        return [f"pipeline evaluate {documents[-1]['run']}{where}"]
+    measured = [document["run"] for document in documents if document["test_accuracy"] is not None]
+    if len(measured) > 1:
+        return [f"pipeline compare {' '.join(measured[-2:])}{where}"]
+    return [f"pipeline predict {measured[0]} YOUR_IMAGES{where}"]
 
 
 def head_words(run: Run) -> str:

@@ -5,5 +5,10 @@ from pathlib import Path
 
 def after_features(cache: str, cache_dir: Path, *, labelled: bool) -> str:
     """Return the command that fits an entry: only labelled features can train a head."""
-    where = "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"
+    where = cache_dir_words(cache_dir)
     return f"pipeline train-head {cache}{where}" if labelled else f"pipeline predict RUN --cache {cache}{where}"
+
+
+def cache_dir_words(cache_dir: Path) -> str:
+    """Return the option that a command needs where the cache is not in its usual place."""
+    return "" if cache_dir == Path("cache") else f" --cache-dir {cache_dir}"

@@ -30,13 +30,19 @@ class Seeds(click.ParamType[tuple[int, ...]]):
     name = "seeds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ANN401 - as click has it
-        """Parse `5` as 0 to 4, and `3,4` as these."""
+        """Parse `5` as 0 to 4, and `3,4` or `3,` as these."""
+        from pipeline.config import MOST_SEEDS
+
         text = str(value)
         try:
-            numbers = tuple(int(part) for part in text.split(","))
+            numbers = tuple(int(part) for part in text.removesuffix(",").split(","))
         except ValueError:
             self.fail(f"{value!r} is neither a number of seeds nor a list like 0,1,2", param, ctx)
-        return numbers if "," in text else tuple(range(numbers[0]))
+        if "," in text:
+            return numbers
+        if numbers[0] > MOST_SEEDS:
+            self.fail(f"more than {MOST_SEEDS:,} seeds; for the one seed {text} write '{text},'", param, ctx)
+        return tuple(range(numbers[0]))
 
 
 class Names(click.ParamType[tuple[str, ...]]):

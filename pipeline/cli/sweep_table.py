@@ -44,7 +44,8 @@ def show_sweep(screen: Screen, result: SweepResult) -> None:
             screen.note(edge)
         diverged = sum(not candidate.usable for candidate in result.candidates)
         if diverged:
-            screen.warn(f"{count(diverged, 'setting')} diverged")
+            optimum = result.chosen.settings.solver != "minibatch"
+            screen.warn(count(diverged, "setting") + (" whose optimum was not reached" if optimum else " diverged"))
     run = result.run
     rows_said = "" if run.metrics is not None else f" · trained again on all {count(run.rows['train'], 'row')}"
     screen.result(
@@ -108,9 +109,10 @@ def _columns(result: SweepResult) -> dict[str, Callable[[Candidate], str]]:
             columns[title] = partial(_option, name)
     if len({_transform(recipe) for recipe in recipes}) > 1:
         columns["features"] = lambda candidate: _transform(candidate.settings)
-    columns["accuracy"] = lambda candidate: percent(candidate.val_accuracy) if candidate.usable else "diverged"
+    failed = "diverged" if recipes[0].solver == "minibatch" else "not reached"
+    columns["accuracy"] = lambda candidate: percent(candidate.val_accuracy) if candidate.usable else failed
     if any(candidate.val_accuracy_std is not None for candidate in result.candidates):
-        columns["±"] = lambda candidate: f"{100 * (candidate.val_accuracy_std or 0.0):.1f}"
+        columns["±"] = lambda candidate: f"{100 * (candidate.val_accuracy_std or 0.0):.1f}" if candidate.usable else "–"
     columns["loss"] = lambda candidate: f"{candidate.val_loss:.4f}" if candidate.usable else "–"
     return columns
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -66,11 +67,17 @@ class Screen:
             for line in lines:
                 _say(self.out, line)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", spare: str = ""
+    ) -> None:
         """Print a table on stdout; columns whose name is in `right` (space-separated) are right-aligned.
 
-        Text folds where the terminal is narrow, but not in these and not in the first, which holds names to copy.
+        Where the terminal is narrow the column `spare` is left out. If that is not enough text folds, but not in
+        those on the right and not in the first, which holds names to copy.
         """
+        if spare and _width(columns, rows) > self.out.width:
+            place = columns.index(spare)
+            columns, *rows = ([*cells[:place], *cells[place + 1 :]] for cells in (columns, *rows))
         table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for column in columns:
             numbers = column in right.split()
@@ -170,6 +177,11 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return the columns that a table takes without folding: its cells, and two spaces between them."""
+    return sum(max(cell_len(cell) for cell in cells) + 2 for cells in zip(columns, *rows, strict=True)) - 2
 
 
 def _say(console: Console, line: str) -> None:

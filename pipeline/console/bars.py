@@ -34,7 +34,7 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = task.fields.get("rate", 0.0)
         bound = task.fields.get("bottleneck", "")
-        return Text(f"{_speed(rate, task.fields['unit'])}" + (f"  {bound}-bound" if bound and rate else ""))
+        return Text(_speed(rate, task.fields["unit"]) + (f"  {bound}-bound" if bound else "") if rate else "")
 
 
 @contextmanager
@@ -69,6 +69,9 @@ class _Bar:
 
     def stop(self) -> None:
         if self.bars is not None:
+            (task,) = self.bars.tasks
+            if task.total is None and task.completed:  # nobody knew how many there would be; now it is known
+                self.bars.update(TaskID(0), total=task.completed)
             self.bars.stop()
             self.bars = None
 

@@ -111,7 +111,8 @@ def _train(
 ) -> list[HeadGroup]:
     """Train a group of heads in each of as many threads."""
     start = first_network(x.shape[1], n_classes, recipe).to(x.device).state_dict()
-    groups = [HeadGroup(start["weight"], start["bias"], own, recipe) for own in rates]
+    most = min(recipe.batch_size, len(train))
+    groups = [HeadGroup(start["weight"], start["bias"], own, recipe, most) for own in rates]
     with _pool(len(groups)) as pool:
         for steps in _blocks(x, y, train, n_classes, recipe):
             for _ in pool.map(lambda group, steps=steps: group.train(steps), groups):

@@ -77,6 +77,6 @@ def feature_curvature(x: Rows) -> tuple[FeatureCurvature, "Tensor"]:
     centred = sample - mean.float()
     covariance = centred.T @ centred / len(sample)
     if not torch.isfinite(covariance).all():
-        raise DataError("features are not finite: logistic regression has no optimum on them")
+        raise DataError("features are not finite, or their squares are not: logistic regression has no optimum on them")
     values, vectors = torch.linalg.eigh(covariance)
     return FeatureCurvature(vectors, values.clamp(min=0)), mean

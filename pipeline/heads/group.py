@@ -40,8 +40,10 @@ class HeadGroup:
     vectors of the CPU take as they are. The last row of `scaled` is the biases.
     """
 
-    def __init__(self, weight: "Tensor", bias: "Tensor", rates: Sequence[Rates], settings: HeadSettings) -> None:
-        """Start k heads at weight (c, d) and bias (c,)."""
+    def __init__(
+        self, weight: "Tensor", bias: "Tensor", rates: Sequence[Rates], settings: HeadSettings, rows: int
+    ) -> None:
+        """Start k heads at weight (c, d) and bias (c,); no batch has more than `rows`."""
         import torch
 
         self.heads, (self.classes, self.dim) = len(rates), weight.shape
@@ -51,8 +53,8 @@ class HeadGroup:
         start = torch.cat([weight, bias[:, None]], dim=1).T
         self.scaled = (start[:, :, None] / self.lr).reshape(self.dim + 1, -1)
         self.gradient = torch.empty_like(self.scaled)
-        self.logits = torch.empty(settings.batch_size, self.classes * self.heads, device=device)
-        self.residual = torch.empty(settings.batch_size, self.classes, self.heads, device=device)
+        self.logits = torch.empty(rows, self.classes * self.heads, device=device)
+        self.residual = torch.empty(rows, self.classes, self.heads, device=device)
         self.update = make_update(settings, self.scaled, self.lr.repeat(self.classes), decay.repeat(self.classes))
 
     def train(self, steps: Sequence[Step]) -> None:

@@ -8,6 +8,7 @@ which is scikit-learn's LogisticRegression with C = 1 / (n l2), bias not regular
 the gradient vanishes is the optimum, and how nearly it does is measured in float64 and returned.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 """Norm of the gradient, relative to that of zero weights, at which the optimum counts as reached."""
+FAINT, ROUNDING = 1e-4, 1e-13
+"""Norms of the gradient, relative to the features' mean: below the first float32 shows little else than its own
+rounding, and float64 does below the second."""
 MAX_STEPS, MAX_PRODUCTS, MAX_HALVINGS = 60, 300, 25
 
 
@@ -36,11 +40,16 @@ class Optimum:
     """(c,) float32."""
     objective: float
     gradient_norm_ratio: float
-    """Euclidean norm of the gradient by W and b in float64, relative to that at zero."""
+    """Euclidean norm of the gradient by W and b in float64, relative to that at zero; larger than TOLERANCE only where
+    the latter is next to rounding, as of features that are all the same."""
     iterations: int
     """Newton steps."""
     products: int
     """Products with the Hessian; each costs about one pass over the features, as a gradient does."""
+
+
+class NotReached(DataError):
+    """The gradient does not come down to TOLERANCE."""
 
 
 def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weights: "Tensor | None" = None) -> Optimum:
@@ -54,32 +63,39 @@ def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weight
         row_weights: s (n,); default 1.
 
     Raises:
-        DataError: if features are not finite, or the gradient does not come down to TOLERANCE.
+        DataError: if features are not finite.
+        NotReached: if the gradient does not come down to TOLERANCE.
     """
-    return solve_logistic_path(x, y, n_classes, [l2], row_weights)[0]
+    (found,) = solve_logistic_path(x, y, n_classes, [l2], row_weights)
+    if isinstance(found, NotReached):
+        raise found
+    return found
 
 
 def solve_logistic_path(
     x: "Rows", y: "Tensor", n_classes: int, l2s: Sequence[float], row_weights: "Tensor | None" = None
-) -> list[Optimum]:
-    """Return the optimum for each of several `l2s`, in their order; the other arguments are those of `solve_logistic`.
+) -> list[Optimum | NotReached]:
+    """Return the optimum for each of several `l2s`, in their order, or in its place why it was not reached.
 
-    The most regularised comes first and each of the others starts where the one before ended (Friedman, Hastie &
-    Tibshirani, 2010); the features' covariance is decomposed once.
+    The other arguments are those of `solve_logistic`. The most regularised comes first and each of the others starts
+    where the one before ended (Friedman, Hastie & Tibshirani, 2010); the features' covariance is decomposed once.
 
     Raises:
-        DataError: as `solve_logistic`.
+        DataError: if features are not finite.
     """
     import torch
 
     share = torch.ones(len(x), device=x.device) if row_weights is None else row_weights
     share = share.double()[:, None] / len(x)
     curvature, mean = feature_curvature(x)
-    found: dict[float, Optimum] = {}
+    found: dict[float, Optimum | NotReached] = {}
     theta: Tensor | None = None
     for l2 in sorted(set(l2s), reverse=True):
         newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta)
-        theta, found[l2] = newton.run()
+        try:
+            theta, found[l2] = newton.run()
+        except NotReached as error:
+            found[l2] = error.with_traceback(None)  # whose frames hold the features
     return [found[l2] for l2 in l2s]
 
 
@@ -91,9 +107,17 @@ class _Newton:
 
         self.problem, self.curvature = problem, curvature
         d, device = problem.x.shape[1], problem.x.device
-        self.zero = problem.point(torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device))
+        zeros = torch.zeros(problem.n_classes, d + 1, dtype=torch.float64, device=device)
+        self.zero = problem.point(zeros)
+        size = math.hypot(1.0, float(problem.mean.norm()))
+        if self.zero.norm < FAINT * size:  # features say next to nothing of the classes
+            problem.precise = True
+            self.zero = problem.point(zeros)
         if not torch.isfinite(self.zero.gradient).all():
-            raise DataError("features are not finite: logistic regression has no optimum on them")
+            raise DataError(
+                "features are not finite, or their squares are not: logistic regression has no optimum on them"
+            )
+        self.goal = max(TOLERANCE * self.zero.norm, ROUNDING * size)
         self.start = self.zero if theta is None else problem.point(theta)
         self.iterations = self.products = 0
 
@@ -101,7 +125,7 @@ class _Newton:
         """Return the solution as `theta`, and as an Optimum."""
         point = self.start
         while self.iterations < MAX_STEPS:
-            if point.norm <= TOLERANCE * self.zero.norm:
+            if point.norm <= self.goal:
                 if self.problem.precise:
                     return point.theta, self._optimum(point)
                 point = self._in_float64(point)
@@ -113,9 +137,9 @@ class _Newton:
                 point = self._in_float64(point)  # rounding hides the way down
             else:
                 break
-        raise DataError(
+        raise NotReached(
             f"logistic regression stopped {self.iterations} steps on with a gradient of "
-            f"{point.norm / self.zero.norm:.1e} of the start's, not {TOLERANCE:.0e}",
+            f"{self._ratio(point):.1e} of the start's, not {TOLERANCE:.0e}",
             "--standardize, or a larger --l2 (a smaller --C), makes the problem better conditioned.",
         )
 
@@ -149,15 +173,15 @@ class _Newton:
 
         precondition = self.curvature.preconditioner(self.problem.class_curvature(point), self.problem.l2)
         direction, residual = torch.zeros_like(point.gradient), -point.gradient
-        ratio = point.norm / self.zero.norm
-        goal = min(0.3, max(ratio**0.5, 0.3 * TOLERANCE / ratio)) * float(residual.norm())
+        ratio = self._ratio(point)
+        goal = min(0.3, max(ratio**0.5, 0.3 * self.goal / point.norm)) * float(residual.norm())
         z = precondition(residual)
         search, rz = z, float((residual * z).sum())
         for _ in range(MAX_PRODUCTS):
             product = self.problem.hessian(point, search)
             self.products += 1
             bend = float((search * product).sum())
-            if bend <= 0:  # flat to rounding
+            if not (bend > 0 and rz > 0):  # flat to rounding
                 break
             direction = direction + rz / bend * search
             residual = residual - rz / bend * product
@@ -168,6 +192,10 @@ class _Newton:
             search = z + rz / before * search
         return direction
 
+    def _ratio(self, point: Point) -> float:
+        """Return the gradient's norm relative to that at zero, where nothing is left of it if that is the optimum."""
+        return point.norm / self.zero.norm if self.zero.norm else point.norm
+
     def _optimum(self, point: Point) -> Optimum:
         weight = point.theta[:, :-1]
         bias = point.theta[:, -1] - weight @ self.problem.mean
@@ -175,7 +203,7 @@ class _Newton:
             weight.float().cpu(),
             bias.float().cpu(),
             point.objective,
-            point.norm / self.zero.norm,
+            self._ratio(point),
             self.iterations,
             self.products,
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.heads.files import head_files
 from pipeline.heads.head import CHUNK_ROWS, logits_in_chunks
 from pipeline.heads.transform import IDENTITY, Transform
@@ -69,9 +69,14 @@ def fit_neighbours(x: "Tensor", y: "Tensor", *, k: int) -> tuple["Tensor", "Tens
 
     Raises:
         UsageError: if there are fewer rows than `k`.
+        DataError: if features are not finite.
     """
+    import torch
     from torch.nn import functional
 
     if k > len(x):
         raise UsageError(f"--k {k} neighbours are asked for, there are {len(x)} train rows", "Use a smaller --k.")
-    return functional.normalize(x.float(), dim=1).cpu(), y.cpu()
+    bank = functional.normalize(x.float(), dim=1).cpu()
+    if not torch.isfinite(bank).all():
+        raise DataError("features are not finite: they have no neighbours")
+    return bank, y.cpu()

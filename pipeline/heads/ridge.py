@@ -39,7 +39,7 @@ class RidgePath:
 
     def default_l2(self) -> list[float]:
         """Return the values of PATH for these features."""
-        size = float(self.values.mean())
+        size = float(self.values.mean()) or 1.0  # of features that are all the same any will do
         return [factor * size for factor in PATH]
 
     def solve(self, l2: float) -> tuple["Tensor", "Tensor"]:
@@ -83,7 +83,7 @@ def ridge_path(x: Rows, y: "Tensor", n_classes: int, row_weights: "Tensor | None
     covariance = sums.squares - total * torch.outer(moved, moved)
     with_targets = sums.products - total * torch.outer(moved, target_mean)
     if not torch.isfinite(covariance).all():
-        raise DataError("features are not finite: ridge regression has no solution on them")
+        raise DataError("features are not finite, or their squares are not: ridge regression has no solution on them")
     values, vectors = torch.linalg.eigh(covariance)
     return RidgePath(vectors, values.clamp(min=0), vectors.T @ with_targets, shift + moved, target_mean)
 

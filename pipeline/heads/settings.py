@@ -14,6 +14,8 @@ Schedule = Literal["constant", "cosine"]
 
 LARGEST = 1e37
 """Rate beyond which its products with weights are no float32 any more."""
+SMALLEST_L2, LARGEST_L2 = 1e-100, 1e100
+"""Beyond these, and beyond their inverses as C, arithmetic has no numbers for what follows from them."""
 EVERYWHERE = ("solver", "standardize", "l2_norm")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "minibatch": (
@@ -107,8 +109,8 @@ class HeadSettings:
             "label-smoothing must be at least 0 and below 1": 0 <= self.label_smoothing < 1,
             "warmup-epochs must be at least 0": self.warmup_epochs >= 0,
             "early-stopping must be at least 0": self.early_stopping >= 0,
-            "l2 must be above 0 and finite": self.l2 is None or 0 < self.l2 < math.inf,
-            "C must be above 0 and finite": self.C is None or 0 < self.C < math.inf,
+            "l2 must be from 1e-100 to 1e100": self.l2 is None or SMALLEST_L2 <= self.l2 <= LARGEST_L2,
+            "C must be from 1e-100 to 1e100": self.C is None or SMALLEST_L2 <= self.C <= LARGEST_L2,
             "k must be at least 1": self.k >= 1,
             "temperature must be above 0 and finite": 0 < self.temperature < math.inf,
         }.items():

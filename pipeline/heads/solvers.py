@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.heads.balance import balanced_weights
 from pipeline.heads.calibration import best_scale
 from pipeline.heads.centroid import fit_centroids
@@ -94,6 +94,11 @@ def solve_head(problem: Problem[Rows], settings: HeadSettings, on_epoch: OnEpoch
     if isinstance(solved.head, NeighboursHead):
         return solved
     epoch = _finished(problem, solved.head, seconds)
+    if not np.isfinite(epoch.train_loss):
+        raise DataError(
+            f"--solver {settings.solver} ends in a loss of {epoch.train_loss}: what it multiplies is too large",
+            "--standardize brings features to one size; a larger --l2 makes weights smaller.",
+        )
     return replace(solved, epochs=[epoch])
 
 

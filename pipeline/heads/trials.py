@@ -11,7 +11,7 @@ from pipeline.heads.batched import can_batch, train_batched
 from pipeline.heads.calibration import best_scale
 from pipeline.heads.group import Rates
 from pipeline.heads.head import CHUNK_ROWS
-from pipeline.heads.logistic import solve_logistic_path
+from pipeline.heads.logistic import NotReached, solve_logistic_path
 from pipeline.heads.minibatch import train_network
 from pipeline.heads.ridge import ridge_path
 from pipeline.heads.settings import HeadSettings
@@ -33,7 +33,7 @@ class Trial:
     """With its seed."""
     val_accuracy: float
     val_loss: float
-    """Mean cross-entropy; NaN or infinity of a head that diverged."""
+    """Mean cross-entropy; NaN or infinity of a head that diverged, or whose optimum was not reached."""
     seconds: float
     """Its share of the time that heads trained together took."""
     fold: int | None = None
@@ -56,7 +56,7 @@ def run_trials(problem: "Problem[Tensor]", tried: Sequence[HeadSettings], seeds:
     """Train a head for each of several settings, which share solver and transform, and for each seed.
 
     Raises:
-        DataError: if features are not finite, or an exact solver does not arrive.
+        DataError: if features are not finite.
     """
     first = tried[0]
     transform = fit_transform(problem.rows(problem.train)[0], l2_norm=first.l2_norm, standardize=first.standardize)
@@ -103,6 +103,9 @@ def _exact(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterato
     val = problem.rows(problem.val)
     seconds = (time.perf_counter() - started) / len(tried)
     for place, optimum in enumerate(path):
+        if isinstance(optimum, NotReached):
+            yield Trial(place, tried[place], float("nan"), float("nan"), seconds)
+            continue
         (loss,), (accuracy,) = measure_heads(*val, optimum.weight.to(x.device)[None], optimum.bias.to(x.device)[None])
         yield Trial(place, tried[place], accuracy, loss, seconds)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.binding import check_space
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.features import read_features
 from pipeline.fusion import open_trained
 from pipeline.heads.reading import read_head
@@ -20,7 +20,7 @@ from pipeline.loading.worker import OK
 from pipeline.model import Model
 from pipeline.prediction.images import Named, image_files
 from pipeline.progress import OnProgress, Progress, ignore
-from pipeline.runs import check_run, find_run
+from pipeline.runs import Run, check_run, find_run, temperature_of
 from pipeline.sources.source import FilePayload
 from pipeline.store.catalog import find_entry
 from pipeline.threads import cpu_threads, default_threads
@@ -56,6 +56,7 @@ def predict(
     images: Iterable[str | Path],
     *,
     top_k: int = 1,
+    calibrated: bool = False,
     batch_size: int = BATCH_SIZE,
     device: str = "auto",
     workers: int | None = None,
@@ -73,6 +74,7 @@ def predict(
         run: a unique prefix of the run's id, its path, or `latest`.
         images: files; folders, whose images are taken, those in folders below included; tables (.csv, .tsv, .parquet).
         top_k: classes an image, at most as many as there are.
+        calibrated: give probabilities of logits divided by the run's temperature, not those of an exported model.
         batch_size: images a forward pass.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: loading processes, by default one a core.
@@ -83,13 +85,28 @@ def predict(
 
     Raises:
         UsageError: if a number is out of range or the device is not there.
-        DataError: if there is no such run, its weights have changed, a folder holds no images, or a table no paths.
+        DataError: if there is no such run, its weights have changed, a folder holds no images, or a table no paths; or
+            calibrated probabilities are asked of a run without a temperature.
     """
     _check(top_k=top_k, batch_size=batch_size)
     trained = open_trained(run, Path(runs_dir))
     model = Model(trained.backbone, trained.head, device)
     files = image_files(images, path_column=path_column, data_root=None if data_root is None else Path(data_root))
-    return _stream(model, files, top_k, batch_size, workers or auto_workers(), on_progress)
+    scaled = _Top(model.head.classes, top_k, _temperature(find_run(Path(runs_dir), str(run)), calibrated=calibrated))
+    return _stream(model, files, scaled, batch_size, workers or auto_workers(), on_progress)
+
+
+def _temperature(run: Run, *, calibrated: bool) -> float:
+    """Return what logits are divided by: 1 unless calibrated probabilities are asked for."""
+    if not calibrated:
+        return 1.0
+    found = temperature_of(run)
+    if found is None:
+        raise DataError(
+            f"run {run.id} has no temperature: there were no validation rows to fit it on",
+            "Leave out --calibrated, or train the head again with a --val-fraction.",
+        )
+    return found
 
 
 def _check(**numbers: int) -> None:
@@ -99,7 +116,7 @@ def _check(**numbers: int) -> None:
 
 
 def _stream(
-    model: Model, files: Iterator[Named], top_k: int, batch_size: int, workers: int, on_progress: OnProgress
+    model: Model, files: Iterator[Named], top: "_Top", batch_size: int, workers: int, on_progress: OnProgress
 ) -> Iterator[Prediction]:
     asked: deque[list[Named]] = deque()
     done = 0
@@ -112,33 +129,40 @@ def _stream(
             if not asked:
                 return
             batch = loader.next_batch()
-            yield from _predictions(model, asked.popleft(), batch, top_k)
+            yield from _predictions(model, asked.popleft(), batch, top)
             loader.release(batch)
             done += len(batch.rows)
             on_progress(Progress(done, None, computed=done))
 
 
-def _predictions(model: Model, images: list[Named], batch: Batch, top_k: int) -> list[Prediction]:
+def _predictions(model: Model, images: list[Named], batch: Batch, top: "_Top") -> list[Prediction]:
     batch.pixels[len(images) :] = 0
     with cpu_threads(default_threads()):
         logits = model.logits(batch.pixels)[: len(images)]
-    tops = _top(logits, model.head.classes, top_k)
     return [
-        Prediction(image.name, top) if item.outcome == OK else Prediction(image.name, (), item.reason)
-        for image, item, top in zip(images, batch.loaded, tops, strict=True)
+        Prediction(image.name, found) if item.outcome == OK else Prediction(image.name, (), item.reason)
+        for image, item, found in zip(images, batch.loaded, top.of(logits), strict=True)
     ]
 
 
-def _top(logits: np.ndarray, classes: tuple[str, ...], top_k: int) -> list[tuple[tuple[str, float], ...]]:
-    """Return (class, probability) of the most probable classes of logits (n, c), most probable first."""
-    scores = logits.astype(np.float64)
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    order = np.argsort(-shares, axis=1, kind="stable")[:, :top_k]
-    return [
-        tuple((classes[label], float(row[label])) for label in labels)
-        for row, labels in zip(shares, order.tolist(), strict=True)
-    ]
+@dataclass(frozen=True)
+class _Top:
+    """The most probable classes of logits."""
+
+    classes: tuple[str, ...]
+    count: int
+    temperature: float
+
+    def of(self, logits: np.ndarray) -> list[tuple[tuple[str, float], ...]]:
+        """Return (class, probability) of the most probable classes of logits (n, c), most probable first."""
+        scores = logits.astype(np.float64) / self.temperature
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        order = np.argsort(-shares, axis=1, kind="stable")[:, : self.count]
+        return [
+            tuple((self.classes[label], float(row[label])) for label in labels)
+            for row, labels in zip(shares, order.tolist(), strict=True)
+        ]
 
 
 def predict_cached(
@@ -146,6 +170,7 @@ def predict_cached(
     cache: str | Path = "latest",
     *,
     top_k: int = 1,
+    calibrated: bool = False,
     cache_dir: str | Path = "cache",
     runs_dir: str | Path = "runs",
 ) -> Iterator[Prediction]:
@@ -155,6 +180,7 @@ def predict_cached(
         run: a unique prefix of the run's id, its path, or `latest`.
         cache: an entry of the feature space that its head was trained on, with labels or without.
         top_k: classes a sample.
+        calibrated: as for `predict`.
         cache_dir: the cache root.
         runs_dir: where runs are kept.
 
@@ -170,5 +196,5 @@ def predict_cached(
     entry = find_entry(Path(cache_dir), str(cache))
     features = read_features(entry)
     check_space(head, features, entry)
-    tops = _top(head.logits(features.x).numpy(), head.classes, top_k)
+    tops = _Top(head.classes, top_k, _temperature(found, calibrated=calibrated)).of(head.logits(features.x).numpy())
     return (Prediction(name, top) for name, top in zip(features.ids, tops, strict=True))

@@ -1,0 +1,161 @@
+"""The verb `audit`: suspect labels, leaks, outliers, balance and weak groups of a cache entry."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.auditing.balance import balance_of
+from pipeline.auditing.duplicates import Pair, exact_duplicates
+from pipeline.auditing.groups import weak_groups
+from pipeline.auditing.judging import Judged, judge, judging_head
+from pipeline.auditing.labels import find_suspects
+from pipeline.auditing.leaks import find_leaks, leak_effect, measured_run
+from pipeline.auditing.outliers import neighbour_distances
+from pipeline.auditing.result import AuditResult, Duplicate, Groups, Labels, Outlier, Outliers, Row, Suspect
+from pipeline.auditing.writing import check_folder, write_audit
+from pipeline.errors import DataError, UsageError
+from pipeline.features import Features, read_features
+from pipeline.progress import OnProgress, ignore
+from pipeline.selection import choose_rows
+from pipeline.store.catalog import find_entry
+from pipeline.store.entry import Entry
+from pipeline.streaming import needs_streaming
+
+Stages = Callable[[str, str], AbstractContextManager[OnProgress]]
+"""Called with a stage's name and what it counts; reports go to what it gives while the stage lasts."""
+
+
+def silent(_name: str, _unit: str) -> AbstractContextManager[OnProgress]:
+    """Report no stage to anybody."""
+    return nullcontext(ignore)
+
+
+def audit(
+    cache: str | Path = "latest",
+    *,
+    run: str | Path | None = None,
+    folds: int = 5,
+    split_seed: int = 0,
+    device: str = "auto",
+    output: str | Path | None = None,
+    cache_dir: str | Path = "cache",
+    runs_dir: str | Path = "runs",
+    stages: Stages = silent,
+) -> tuple[AuditResult, Path]:
+    """Look for what is wrong with the data of a cache entry, and write it as lists.
+
+    Labels of test rows are looked at, to find those that are wrong and groups in which rows leaked, and listed apart;
+    no head is measured on test rows: what leaks do to a run's accuracy is taken from what `evaluate` kept.
+
+    Args:
+        cache: a unique prefix of the entry's id, its path, or `latest`.
+        run: whose accuracy is told without leaked test rows; default the latest that was measured on this entry.
+        folds: parts that train and validation rows are judged in, each by a head of the others.
+        split_seed: of the folds.
+        device: where heads are trained.
+        output: folder of the lists; default `audits/<entry id>` beside `runs_dir`. An audit that is there is replaced.
+        cache_dir: the cache root.
+        runs_dir: where runs are kept.
+        stages: told of each stage, see `Stages`.
+
+    Returns:
+        What was found, and the folder it was written to.
+
+    Raises:
+        UsageError, DataError, CacheError: see `pipeline.errors`.
+    """
+    started = time.perf_counter()
+    entry = find_entry(Path(cache_dir), str(cache))
+    folder = Path(output) if output is not None else Path(runs_dir).parent / "audits" / entry.id
+    check_folder(folder)
+    features = _features(entry)
+    measured = measured_run(features, run, Path(runs_dir))
+    pool = choose_rows(features, refit=True).train
+    pairs = exact_duplicates(features)
+    leaks = find_leaks(features, pairs)
+    with stages("labels", "heads") as report:
+        learnt, test = judge(features, folds=folds, split_seed=split_seed, device=device, on_progress=report)
+    with stages("outliers", "rows") as report:
+        distances = neighbour_distances(features.x, pool, on_progress=report)
+    weak, tested = weak_groups(features, learnt.rows, learnt.right)
+    far = [Outlier(*_name(features, row), float(distances.values[row])) for row in distances.far.tolist()]
+    result = AuditResult(
+        features.cache,
+        features.cache_digest,
+        _counts(features),
+        "no",
+        "",
+        tuple(_duplicate(features, pair) for pair in pairs),
+        tuple(leaks),
+        leak_effect(*measured, leaks) if measured is not None and leaks else None,
+        _labels(features, learnt),
+        _labels(features, test),
+        Outliers(distances.k, distances.references, float(np.median(distances.values)), distances.fence, tuple(far)),
+        balance_of(features),
+        Groups(tested, tuple(weak)),
+        _settings(features, folds, split_seed),
+        time.perf_counter() - started,
+    )
+    write_audit(folder, result)
+    return result, folder
+
+
+def _features(entry: Entry) -> Features:
+    if len(entry.space.row_shape) != 1:
+        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
+    if needs_streaming(entry):
+        raise DataError(
+            f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
+            "in which an audit keeps them",
+            "Extract fewer images with --limit, or use a machine with more memory.",
+        )
+    return read_features(entry)
+
+
+def _settings(features: Features, folds: int, split_seed: int) -> dict[str, Any]:
+    head = judging_head(features.x.shape[1])
+    return {"solver": head.solver, "standardize": True, "C": head.C, "folds": folds, "split_seed": split_seed}
+
+
+def _counts(features: Features) -> dict[str, int]:
+    if not len(features.split):
+        return {"all": len(features)}
+    return {name: len(features.rows(name)) for name in ("train", "val", "test") if len(features.rows(name))}
+
+
+def _name(features: Features, row: int) -> tuple[str, str, str]:
+    """Return a row's id, split and label."""
+    split = str(features.split[row]) if len(features.split) else "train"
+    return features.ids[row] if features.ids else str(row), split, features.classes[int(features.y[row])]
+
+
+def _duplicate(features: Features, pair: Pair) -> Duplicate:
+    a, b = (Row(*_name(features, row)) for row in (pair.a, pair.b))
+    return Duplicate(pair.kind, a, b, pair.similarity, pair.difference)
+
+
+def _labels(features: Features, judged: Judged) -> Labels:
+    if not len(judged.rows):
+        return Labels(0, None, 0.0, ())
+    found = find_suspects(judged.probabilities, judged.y)
+    return Labels(
+        len(judged.rows),
+        float(judged.right.mean()),
+        found.joint.wrong,
+        tuple(_suspects(features, judged, found.places, found.suggested, found.confident)),
+    )
+
+
+def _suspects(
+    features: Features, judged: Judged, places: np.ndarray, suggested: np.ndarray, confident: np.ndarray
+) -> Sequence[Suspect]:
+    found = []
+    for place, other, sure in zip(places.tolist(), suggested.tolist(), confident.tolist(), strict=True):
+        own, its = judged.probabilities[place, judged.y[place]], judged.probabilities[place, other]
+        name = _name(features, int(judged.rows[place]))
+        found.append(Suspect(*name, features.classes[other], float(own), float(its), float(own - its), sure))
+    return found

@@ -1,0 +1,122 @@
+"""What copies do: test rows that training knows already, and labels that contradict each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.auditing.duplicates import Pair
+from pipeline.errors import DataError
+from pipeline.features import Features
+from pipeline.metrics import wilson_interval
+from pipeline.outcomes import read_outcomes
+from pipeline.runs import Run, find_run, list_runs, read_evaluations
+
+COPIES = ("exact", "copy", "mirrored")
+"""Kinds of pairs that are one picture; twins are two, and of unconfirmed ones nobody knows."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A test row whose picture is among the rows that train or choose."""
+
+    id: str
+    kind: str
+    """How it is a copy: `exact`, `copy` or `mirrored`; `chain` where only through copies of copies."""
+    of: str
+    """Id of the train or validation row."""
+    of_split: str
+
+
+def find_leaks(features: Features, pairs: Sequence[Pair]) -> list[Leak]:
+    """Return the test rows that have a copy in train or validation, in source order.
+
+    Copies of copies are copies: a row that is only reached through others counts.
+    """
+    copies = [pair for pair in pairs if pair.kind in COPIES]
+    if not copies or not len(features.split):
+        return []
+    direct: dict[int, tuple[str, int]] = {}
+    for pair in sorted(copies, key=lambda pair: COPIES.index(pair.kind), reverse=True):
+        for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
+            if features.split[one] == "test" != features.split[other]:
+                direct[one] = (pair.kind, other)
+    sets = _connected(len(features), copies)
+    known = np.flatnonzero(features.split != "test")
+    first = dict(zip(sets[known][::-1].tolist(), known[::-1].tolist(), strict=True))
+    found = []
+    for row in features.rows("test").tolist():
+        if sets[row] in first:
+            kind, of = direct.get(row, ("chain", first[sets[row]]))
+            found.append(Leak(features.ids[row], kind, features.ids[of], str(features.split[of])))
+    return found
+
+
+def _connected(n: int, pairs: Sequence[Pair]) -> np.ndarray:
+    """Return the number (n,) of the set of copies that each row is in."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.array([(pair.a, pair.b) for pair in pairs])
+    links = csr_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), (n, n))
+    return np.asarray(connected_components(links, directed=False)[1])
+
+
+@dataclass(frozen=True)
+class LeakEffect:
+    """What a run's test accuracy is without the leaked rows."""
+
+    run: str
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    """Wilson, 95 %, as is the other."""
+    clean_n: int
+    clean_accuracy: float | None
+    """None where every test row leaked, and so is its interval."""
+    clean_interval: tuple[float, float] | None
+
+
+def leak_effect(run: Run, name: str, leaks: Sequence[Leak]) -> LeakEffect:
+    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept under `name`.
+
+    Raises:
+        DataError: as `read_outcomes`.
+    """
+    outcomes = read_outcomes(run, name)
+    leaked = {leak.id for leak in leaks}
+    clean = outcomes.right[[one not in leaked for one in outcomes.ids]]
+    hits, kept = int(outcomes.right.sum()), len(clean)
+    return LeakEffect(
+        run.id,
+        len(outcomes),
+        hits / len(outcomes),
+        wilson_interval(hits, len(outcomes)),
+        kept,
+        float(clean.mean()) if kept else None,
+        wilson_interval(int(clean.sum()), kept) if kept else None,
+    )
+
+
+def measured_run(features: Features, run: str | Path | None, runs_dir: Path) -> tuple[Run, str] | None:
+    """Return the run to tell the effect of leaks for, and the name of its evaluation on the test rows of an entry.
+
+    It is the one asked for, else the latest that has such an evaluation; None if there is none.
+
+    Raises:
+        DataError: if the one asked for is not there, or was not measured on these rows.
+    """
+    candidates = [find_run(runs_dir, str(run))] if run is not None else list_runs(runs_dir)[::-1]
+    for one in candidates:
+        for name, evaluation in read_evaluations(one).items():
+            measured = (evaluation.get("split"), evaluation.get("cache"))
+            if measured == ("test", features.cache) and (run is not None or "outcomes" in evaluation):
+                return one, name
+    if run is None:
+        return None
+    [asked] = candidates
+    raise DataError(
+        f"run {asked.id} was not measured on the test rows of cache entry {features.cache}",
+        f"Measure it: pipeline evaluate {asked.id} --cache {features.cache}",
+    )

@@ -1,0 +1,69 @@
+"""An audit's folder: `audit.json` with everything, and a CSV file a list. Each file is replaced whole."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pipeline.auditing.result import DOCUMENT, AuditResult, Suspect
+from pipeline.errors import UsageError
+from pipeline.store.commit import make_folder, replace_file, write_json
+
+ROWS = ("id", "split", "label")
+LABELS = (*ROWS, "suggested", "p_label", "p_suggested", "margin", "confident")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder that holds something that is no audit."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / DOCUMENT).is_file())):
+        what = "holds something else than an audit" if folder.is_dir() else "is no folder"
+        raise UsageError(f"{folder} {what}", "Name another folder with -o.")
+
+
+def write_audit(folder: Path, result: AuditResult) -> None:
+    """Write an audit's lists; `audit.json` comes last.
+
+    Raises:
+        CacheError: if the folder cannot be written.
+    """
+    make_folder(folder)
+    for name, (header, rows) in _tables(result).items():
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        replace_file(folder / name, file.getvalue().encode("utf-8", "surrogateescape"))
+    write_json(folder / DOCUMENT, result.to_json(), replace=True)
+
+
+def _tables(result: AuditResult) -> dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]:
+    """Return header and rows of each CSV file."""
+    ends = ("kind", "a", "a_split", "a_label", "b", "b_split", "b_label", "similarity", "difference", "conflict")
+    weak = ("by", "group", "n", "accuracy", "low", "high", "rest", "p_holm")
+    return {
+        "duplicates.csv": (ends, _duplicates(result)),
+        "leaks.csv": (("id", "kind", "of", "of_split"), ((x.id, x.kind, x.of, x.of_split) for x in result.leaks)),
+        "labels.csv": (LABELS, map(_suspect, result.labels.suspects)),
+        "labels-test.csv": (LABELS, map(_suspect, result.test_labels.suspects)),
+        "outliers.csv": ((*ROWS, "distance"), ((x.id, x.split, x.label, x.distance) for x in result.outliers.rows)),
+        "classes.csv": (
+            ("class", "train", "val", "test"),
+            ((x.name, x.train, x.val, x.test) for x in result.balance.classes),
+        ),
+        "groups.csv": (
+            weak,
+            ((x.by, x.group, x.n, x.accuracy, *x.interval, x.rest, x.p_holm) for x in result.groups.weak),
+        ),
+    }
+
+
+def _duplicates(result: AuditResult) -> Iterator[Sequence[object]]:
+    for one in result.duplicates:
+        a, b = one.a, one.b
+        numbers = (one.similarity, "" if one.difference is None else one.difference, int(one.conflict))
+        yield one.kind, a.id, a.split, a.label, b.id, b.split, b.label, *numbers
+
+
+def _suspect(one: Suspect) -> Sequence[object]:
+    numbers = (one.p_label, one.p_suggested, one.margin, int(one.confident))
+    return one.id, one.split, one.label, one.suggested, *numbers

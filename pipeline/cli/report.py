@@ -1,0 +1,54 @@
+"""`pipeline report`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import cache_dir_option, data_root_option, global_options, runs_dir_option
+from pipeline.console import Screen, count, duration, plain, size
+
+
+@click.command("report")
+@click.argument("run", default="latest")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file.  [default: report.html in the run's folder]"
+)
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@click.option("--figures", type=click.Path(file_okay=False, path_type=Path), help="A folder for PNG and SVG plots.")
+@click.option("--source", help="Where the images are now.  [default: where they were]")
+@click.option("--images/--no-images", default=True, show_default=True, help="Show images of errors and of the map.")
+@click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
+@cache_dir_option
+@runs_dir_option
+@data_root_option
+@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
+@global_options
+@click.pass_obj
+def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  # noqa: ANN401
+    r"""Write all that is known of RUN (a prefix of its id, a path, or `latest`) as one HTML file.
+
+    It opens from disk and loads nothing. All figures are those that `pipeline evaluate RUN` kept.
+
+    \b
+      pipeline report latest --open
+      pipeline report 0001 -o cats.html --figures plots
+    """
+    from pipeline.reporting.making import report
+
+    with screen.bar("images") as on_progress:
+        result = report(run, on_progress=on_progress, **options)
+    for line in result.missing:
+        screen.warn(line)
+    drawn = f" · {count(len(result.figures), 'figure')} in {options['figures']}" if result.figures else ""
+    screen.result(
+        result.to_json(),
+        f"[bold]report[/bold]  {plain(result.path)} · {size(result.bytes)} · "
+        f"{count(result.images, 'image')} · in {duration(result.seconds)}{plain(drawn)}",
+        brief=result.path,
+    )
+    if show:
+        click.launch(str(Path(result.path).resolve()))
+    runs_dir = options["runs_dir"]
+    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    screen.next_step(f"pipeline export {result.run}{where} -o FILE")

@@ -1,0 +1,73 @@
+"""What an experiment file asks of heads: the arguments of `train_head`, or of `sweep` where it has a [sweep]."""
+
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import UsageError
+from pipeline.heads.grid import TRANSFORMS, grid_of
+from pipeline.heads.settings import HeadSettings
+
+ROWS = ("val_fraction", "split_seed", "stream", "name")
+"""Fields of [head] that are no settings of a head."""
+
+
+def train_arguments(config: Config) -> dict[str, Any]:
+    """Return the recipe and the other arguments of `train_head`.
+
+    Raises:
+        UsageError: if the recipe makes no sense.
+    """
+    try:
+        return {"settings": HeadSettings.of(**_given(config)), **_rows(config)}
+    except UsageError as error:
+        raise UsageError(f"head: {error.message}", error.hint) from error
+
+
+def sweep_arguments(config: Config) -> dict[str, Any]:
+    """Return the grid, the rest of the recipe and the other arguments of `sweep`.
+
+    What [sweep] does not list is tried with the one value that [head] gives it, or, where it gives none, with those
+    that `sweep` tries by itself. What both have is [sweep]'s.
+
+    Raises:
+        UsageError: if a value makes no sense, or another solver's is given.
+    """
+    assert config.sweep is not None
+    if config.head.stream == "always":
+        raise UsageError('head: stream = "always" does not go with [sweep], which keeps features in memory')
+    axes = config.sweep.model_dump(exclude_unset=True)
+    selection: dict[str, Any] = {key: axes.pop(key) for key in ("folds", "refit") if key in axes}
+    base = _given(config)
+    fixed = _fixed(base)
+    if axes.keys() & {"l2", "C"}:  # which say the same
+        fixed = {key: value for key, value in fixed.items() if key not in ("l2", "C")}
+    try:
+        grid, settings = grid_of(None, None, {**base, **fixed, **axes})
+        grid.settings(settings)
+    except UsageError as error:
+        raise UsageError(f"sweep: {error.message}", error.hint) from error
+    rows = _rows(config)
+    del rows["stream"]
+    return {"grid": grid, "settings": settings, **rows, **selection}
+
+
+def _fixed(base: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Take the fields that a grid has out of a recipe, each as a list of its one value."""
+    fixed: dict[str, tuple[Any, ...]] = {}
+    for key, axis in (("lr", "lr"), ("weight_decay", "weight_decay"), ("l2", "l2"), ("C", "C"), ("seed", "seeds")):
+        if key in base:
+            fixed[axis] = (base.pop(key),)
+    steps = {key: base.pop(key) for key in ("l2_norm", "standardize") if key in base}
+    if steps:
+        done = {key: True for key, on in steps.items() if on}
+        fixed["transforms"] = tuple(name for name, fields in TRANSFORMS.items() if fields == done)
+    return fixed
+
+
+def _given(config: Config) -> dict[str, Any]:
+    """Return the settings that the file has: defaults are not given, another solver's would be refused."""
+    return config.head.model_dump(exclude=set(ROWS), exclude_unset=True)
+
+
+def _rows(config: Config) -> dict[str, Any]:
+    return config.head.model_dump(include=set(ROWS))

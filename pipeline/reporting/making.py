@@ -1,0 +1,154 @@
+"""The verb `report`: one HTML file that tells all of a run, from what `evaluate` kept. It measures nothing itself."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbones.preprocess import Preprocess
+from pipeline.binding import entry_of
+from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.heads.rows import pick
+from pipeline.origin import open_images
+from pipeline.outcomes import Outcomes, read_outcomes
+from pipeline.progress import OnProgress, ignore
+from pipeline.reporting.embedding import Embedding, embed, map_sample
+from pipeline.reporting.figures import require_matplotlib
+from pipeline.reporting.page_data import page_data
+from pipeline.reporting.pictures import write_figures
+from pipeline.reporting.render import render
+from pipeline.reporting.tables import MOST_CLASSES, cell_images, confused_pairs, worst_errors
+from pipeline.reporting.thumbnails import thumbnails
+from pipeline.runs import Run, check_run, find_run, read_evaluations
+from pipeline.store.commit import replace_file
+from pipeline.store.entry import Entry
+from pipeline.streaming import open_features
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """A page that was written; `to_json` has the fields other programs rely on."""
+
+    run: str
+    path: str
+    bytes: int
+    images: int
+    """Thumbnails in it."""
+    missing: tuple[str, ...]
+    """What the page had to do without, and why."""
+    figures: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON fields."""
+        return {**self.__dict__, "missing": list(self.missing), "figures": list(self.figures)}
+
+
+def report(
+    run: str | Path = "latest",
+    *,
+    output: str | Path | None = None,
+    figures: str | Path | None = None,
+    source: Any = None,  # noqa: ANN401 - a path or name, or any data set
+    images: bool = True,
+    workers: int | None = None,
+    runs_dir: str | Path = "runs",
+    cache_dir: str | Path = "cache",
+    data_root: str | Path | None = None,
+    follow_symlinks: bool = False,
+    on_progress: OnProgress = ignore,
+) -> ReportResult:
+    """Write a page about a run that opens from disk and asks the network for nothing.
+
+    All its figures are those `evaluate` kept of the test rows; it is not a look at the test split of its own.
+
+    Args:
+        run: a unique prefix of the run's id, its path, or `latest`.
+        output: the file; default `report.html` in the run's folder.
+        figures: a folder for the main plots as PNG and SVG.
+        source: where the images are now, or a data set as for `extract`; default where they were.
+        images: whether images are shown; without them their source is not read.
+        workers: loading processes.
+        runs_dir: where runs are kept.
+        cache_dir: the cache root.
+        data_root: as for `extract`.
+        follow_symlinks: as for `extract`.
+        on_progress: called after every batch of images.
+
+    Raises:
+        DataError: if the run was not evaluated, or not by this version.
+        UsageError, CacheError: see `pipeline.errors`.
+    """
+    started = time.perf_counter()
+    if figures is not None:
+        require_matplotlib()
+    found = find_run(Path(runs_dir), str(run))
+    check_run(found)
+    outcomes = read_outcomes(found)
+    evaluation = read_evaluations(found)["test"]
+    path = Path(output) if output is not None else found.path / "report.html"
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", f"Name a file: -o {path / 'report.html'}")
+    missing: list[str] = []
+    entry = _entry(found, Path(cache_dir), missing)
+    embedding = None if entry is None else _embedding(entry, outcomes, missing)
+    pairs = confused_pairs(evaluation["metrics"]["confusion_matrix"])
+    cells = cell_images(outcomes, _cells(pairs, len(outcomes.classes)))
+    worst = worst_errors(outcomes)
+    pictures: dict[int, str] = {}
+    if images and entry is not None:
+        rows = _shown(worst, cells, embedding)
+        try:
+            opened = open_images(entry, source, data_root=data_root, follow_symlinks=follow_symlinks)
+            preprocess = Preprocess.from_json(entry.manifest["space"]["preprocess"])
+            pictures = thumbnails(opened, outcomes, rows, preprocess, workers=workers, on_progress=on_progress)
+        except DataError as error:
+            missing.append(f"No images: {error.message}. {error.hint}")
+    page, data = page_data(found, entry, evaluation, outcomes, pairs, cells, worst, embedding, pictures, missing)
+    html = render(page, data).encode()
+    replace_file(path, html)
+    drawn = write_figures(Path(figures), found, evaluation, outcomes) if figures is not None else ()
+    seconds = time.perf_counter() - started
+    return ReportResult(found.id, str(path), len(html), len(pictures), tuple(missing), drawn, seconds)
+
+
+def _entry(run: Run, cache_dir: Path, missing: list[str]) -> Entry | None:
+    try:
+        return entry_of(run, None, cache_dir)
+    except CacheError as error:
+        missing.append(f"No images and no map: {error.message}")
+        return None
+
+
+def _embedding(entry: Entry, outcomes: Outcomes, missing: list[str]) -> Embedding | None:
+    """Place test rows on a map. Their features are only drawn: nothing is measured or chosen by them."""
+    try:
+        features, x = open_features(entry)
+    except CacheError as error:
+        missing.append(f"No map: {error.message}")
+        return None
+    test = features.rows("test")
+    if [features.ids[row] for row in test.tolist()] != list(outcomes.ids):
+        missing.append(f"No map: cache entry {entry.id} has other test rows than were measured.")
+        return None
+    rows = map_sample(len(outcomes))
+    picked = np.concatenate([part.numpy() for part in pick(x, test[rows]).split(4096)])
+    found = embed(picked, rows)
+    if found is None:
+        missing.append("No map: too few rows, or features that do not vary.")
+    return found
+
+
+def _cells(pairs: list[dict[str, Any]], classes: int) -> list[tuple[int, int]]:
+    if classes <= MOST_CLASSES:
+        return [(true, said) for true in range(classes) for said in range(classes)]
+    return [(pair["true"], pair["said"]) for pair in pairs]
+
+
+def _shown(worst: list[int], cells: dict[str, list[int]], embedding: Embedding | None) -> list[int]:
+    rows = {*worst, *(row for cell in cells.values() for row in cell)}
+    if embedding is not None:
+        rows |= set(embedding.rows.tolist())
+    return sorted(rows)

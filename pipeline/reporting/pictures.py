@@ -1,0 +1,32 @@
+"""The main plots of a run as PNG and SVG files."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.outcomes import Outcomes
+from pipeline.reporting import figures
+from pipeline.runs import Run
+from pipeline.store.commit import make_folder, replace_file
+
+
+def write_figures(folder: Path, run: Run, evaluation: dict[str, Any], outcomes: Outcomes) -> tuple[str, ...]:
+    """Write the plots into a folder and return the files' names.
+
+    Raises:
+        CacheError: if the folder cannot be written.
+    """
+    metrics = evaluation["metrics"]
+    make_folder(folder)
+    names = []
+    kinds: tuple[figures.Kind, ...] = ("png", "svg")
+    for kind in kinds:
+        drawn = {
+            "confusion": figures.confusion_matrix(metrics["confusion_matrix"], outcomes.classes, kind=kind),
+            "reliability": figures.reliability_diagram(outcomes.confidence, outcomes.right, kind=kind),
+        }
+        if run.body.get("epochs"):
+            drawn["training"] = figures.training_curves(run.body["epochs"], kind=kind)
+        for name, data in drawn.items():
+            replace_file(folder / f"{name}.{kind}", data)
+            names.append(f"{name}.{kind}")
+    return tuple(sorted(names))

@@ -1,0 +1,75 @@
+"""What a page tells of outcomes: which rows to show, confused pairs, bins of a reliability diagram. Plain numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.metrics import ECE_BINS
+from pipeline.outcomes import Outcomes
+
+WORST = 60
+"""Errors shown, the most confident first."""
+CELL_IMAGES = 12
+"""Images kept for a cell of the confusion matrix."""
+MOST_CLASSES = 30
+"""Classes up to which the matrix itself is shown; the most confused pairs always are."""
+MOST_PAIRS = 200
+
+
+def worst_errors(outcomes: Outcomes) -> list[int]:
+    """Return up to 60 rows that the head got wrong, those it was most sure of first; ties in source order."""
+    wrong = np.flatnonzero(~outcomes.right)
+    order = np.argsort(-outcomes.confidence[wrong], kind="stable")
+    return [int(row) for row in wrong[order][:WORST]]
+
+
+def confused_pairs(matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """Return up to 200 pairs of classes that were confused, the most frequent first, with the share of the true one.
+
+    Args:
+        matrix: counts (c, c), a row a true class.
+    """
+    counts = np.asarray(matrix)
+    totals = counts.sum(axis=1)
+    true, said = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
+    order = np.argsort(-counts[true, said], kind="stable")[:MOST_PAIRS]
+    return [
+        {"true": int(i), "said": int(j), "n": int(counts[i, j]), "share": float(counts[i, j] / totals[i])}
+        for i, j in zip(true[order], said[order], strict=True)
+    ]
+
+
+def cell_images(outcomes: Outcomes, cells: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+    """Return up to 12 rows of each cell (true, predicted) of the matrix under `true,predicted`.
+
+    Of errors the most confident come first, of right rows the least confident: both are what there is to learn from.
+    """
+    found: dict[str, list[int]] = {}
+    c = len(outcomes.classes)
+    place = outcomes.y * c + outcomes.predicted
+    order = np.argsort(place, kind="stable")
+    edges = place[order]
+    for true, said in cells:
+        low, high = np.searchsorted(edges, [true * c + said, true * c + said + 1])
+        rows = order[low:high]
+        sure = outcomes.confidence[rows] if true == said else -outcomes.confidence[rows]
+        if len(rows):
+            found[f"{true},{said}"] = [int(row) for row in rows[np.argsort(sure, kind="stable")][:CELL_IMAGES]]
+    return found
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+    """Return the full ones of 15 bins of equal width, as the expected calibration error has them.
+
+    Args:
+        confidence: probability of the predicted class (n,).
+        right: whether it was the true one (n,) bool.
+    """
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    count = np.bincount(bins, minlength=ECE_BINS)
+    hits, sums = np.bincount(bins, right, ECE_BINS), np.bincount(bins, confidence, ECE_BINS)
+    return [
+        {"bin": b, "n": int(count[b]), "accuracy": float(hits[b] / count[b]), "confidence": float(sums[b] / count[b])}
+        for b in np.flatnonzero(count).tolist()
+    ]

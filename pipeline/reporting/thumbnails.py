@@ -1,0 +1,52 @@
+"""Small pictures of rows, as the network saw them: decoded once more, checked by digest, as JPEG."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.backbones.preprocess import Preprocess
+from pipeline.extraction.reread import reread
+from pipeline.outcomes import Outcomes
+from pipeline.progress import OnProgress
+from pipeline.sources.source import Source
+
+SIDE = 48
+"""Pixels of the longer side."""
+QUALITY = 75
+BATCH_SIZE = 32
+
+
+def thumbnails(
+    source: Source,
+    outcomes: Outcomes,
+    rows: Sequence[int],
+    preprocess: Preprocess,
+    *,
+    workers: int | None,
+    on_progress: OnProgress,
+) -> dict[int, str]:
+    """Return JPEG files in base64 by row.
+
+    Raises:
+        DataError: if an image is gone or is not the one that was measured, naming it.
+    """
+    found: dict[int, str] = {}
+    ids, digests = [outcomes.ids[row] for row in rows], outcomes.digests[list(rows)]
+    for places, pixels in reread(
+        source, ids, digests, preprocess, batch_size=BATCH_SIZE, workers=workers, on_progress=on_progress
+    ):
+        for place, image in zip(places, pixels, strict=False):
+            found[rows[place]] = _jpeg(image)
+    return found
+
+
+def _jpeg(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=QUALITY)
+    return base64.b64encode(data.getvalue()).decode()
