@@ -8,6 +8,10 @@ import numpy as np
 from pipeline.features import Features
 
 
+Kind = Literal["exact", "copy", "mirrored", "twin", "unconfirmed"]
+"""`copy`, `mirrored`: the same picture by its pixels; `twin`: close features, another one; `unconfirmed`: no pixels."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two rows of the features that hold the same picture, or nearly."""
@@ -15,9 +19,9 @@ class Pair:
     a: int
     """Positions in the features, a < b."""
     b: int
-    kind: Literal["exact", "copy", "mirrored", "twin", "unconfirmed"]
+    kind: Kind
     similarity: float
-    """Cosine of the features."""
+    """Cosine of the centred features."""
     difference: float | None
     """Of the pixels, in [0, 1]; None where no picture was read."""
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.audit.candidates import close_pairs
-from pipeline.audit.duplicates import Kind, Pair
-from pipeline.audit.pictures import differences, read_thumbnails
+from pipeline.auditing.candidates import close_pairs
+from pipeline.auditing.duplicates import Kind, Pair
+from pipeline.auditing.pictures import differences, read_thumbnails
 from pipeline.features import Features
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.source import Source
