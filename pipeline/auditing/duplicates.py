@@ -7,7 +7,6 @@ import numpy as np
 
 from pipeline.features import Features
 
-
 Kind = Literal["exact", "copy", "mirrored", "twin", "unconfirmed"]
 """`copy`, `mirrored`: the same picture by its pixels; `twin`: close features, another one; `unconfirmed`: no pixels."""
 
