@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import SPACE
 from entries import make_entry, tamper
 from planted import find_planted
 from sklearn.datasets import load_digits
@@ -56,7 +57,7 @@ def options(root):
 def test_what_was_planted_is_found(faulty, tmp_path):
     run = pipeline.train_head(**options(faulty), solver="exact")
     measured = pipeline.evaluate(run.run, **options(faulty))
-    result, folder = pipeline.audit(**options(faulty), output=tmp_path / "lists")
+    result, folder = pipeline.audit(**options(faulty), near=False, output=tmp_path / "lists")
     assert [(one.a.id, one.b.id) for one in result.duplicates] == [
         ("site0/0.jpg", "site0/4.jpg"),
         ("site0/0.jpg", "site0/14.jpg"),
@@ -92,7 +93,7 @@ def test_test_rows_have_no_part_in_what_is_said_of_others(tmp_path):
                 features[place] = value + place if row % 5 == 4 else features[place]
 
         tamper(make_entry(root / "cache", seeds=range(100)), change)
-        said.append(pipeline.audit(**options(root))[0])
+        said.append(pipeline.audit(**options(root), near=False)[0])
     assert said[0].labels == said[1].labels
     assert said[0].labels.judged == 80
 
@@ -181,6 +182,20 @@ def test_the_command(cli, faulty, tmp_path):
     document = json.loads(cli("audit", "--cache-dir", faulty / "cache", "-o", folder, "--json").out)
     assert {**document, "seconds": 0, "path": 0} == {**result.to_json(), "seconds": 0, "path": 0}
     assert cli("audit", "--cache-dir", faulty / "cache", "-o", folder, "-q").out == f"{folder}\n"
+
+
+def test_near_duplicates_are_looked_for_where_images_are(cli, photos, tmp_path):
+    pipeline.extract(str(photos), cache_dir=tmp_path / "cache", workers=1, test_fraction=0.3, **SPACE)
+    asked = {**options(tmp_path), "folds": 2, "workers": 1}
+    assert pipeline.audit(**asked)[0].near_checked == "confirmed"
+    photos.rename(tmp_path / "moved")
+    alone, _ = pipeline.audit(**asked)
+    assert (alone.near_checked, str(photos) in alone.near_note) == ("features", True)
+    assert pipeline.audit(**asked, source=tmp_path / "moved")[0].near_checked == "confirmed"
+    with pytest.raises(DataError, match="nowhere"):
+        pipeline.audit(**asked, source=tmp_path / "nowhere")
+    done = cli("audit", "--folds", 2, "--no-near")
+    assert (done.code, "near ones not looked for" in done.out) == (0, True)
 
 
 def test_what_cannot_be_is_refused(cli, faulty, tmp_path):

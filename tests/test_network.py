@@ -30,6 +30,7 @@ def test_no_socket_is_opened(tmp_path):
         ["extract", "photos", *BACKBONE, "--workers", "1", "--test-fraction", "0.4"],
         ["train-head", "latest", "--epochs", "1"],
         ["evaluate", "latest", "--end-to-end"],
+        ["audit", "latest", "--folds", "2"],
     ]
     if not missing("openvino", "cpu"):
         commands.append(["extract", "photos", *BACKBONE, "--engine", "openvino", "--restart"])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.auditing.balance import balance_of
-from pipeline.auditing.duplicates import Pair, exact_duplicates
+from pipeline.auditing.copies import Images, find_copies
+from pipeline.auditing.duplicates import Pair
 from pipeline.auditing.groups import weak_groups
 from pipeline.auditing.judging import Judged, judge, judging_head
 from pipeline.auditing.labels import find_suspects
@@ -40,6 +41,11 @@ def audit(
     run: str | Path | None = None,
     folds: int = 5,
     split_seed: int = 0,
+    near: bool = True,
+    source: Any = None,  # noqa: ANN401 - a path or name, or any data set
+    data_root: str | Path | None = None,
+    follow_symlinks: bool = False,
+    workers: int | None = None,
     device: str = "auto",
     output: str | Path | None = None,
     cache_dir: str | Path = "cache",
@@ -48,14 +54,20 @@ def audit(
 ) -> tuple[AuditResult, Path]:
     """Look for what is wrong with the data of a cache entry, and write it as lists.
 
-    Labels of test rows are looked at, to find those that are wrong and groups in which rows leaked, and listed apart;
-    no head is measured on test rows: what leaks do to a run's accuracy is taken from what `evaluate` kept.
+    Labels of test rows are looked at, to find those that are wrong, and listed apart. No run is measured on test rows:
+    what leaks do to its accuracy is taken from what `evaluate` kept. The judging head's own accuracy on them is given,
+    for people to know how far to trust it.
 
     Args:
         cache: a unique prefix of the entry's id, its path, or `latest`.
         run: whose accuracy is told without leaked test rows; default the latest that was measured on this entry.
         folds: parts that train and validation rows are judged in, each by a head of the others.
         split_seed: of the folds.
+        near: look for near-duplicates, on images that are close in features; where there are none, by features alone.
+        source: where the images are now, as for `evaluate`; default where they were.
+        data_root: as for `extract`.
+        follow_symlinks: as for `extract`.
+        workers: loading processes; by default one a core.
         device: where heads are trained.
         output: folder of the lists; default `audits/<entry id>` beside `runs_dir`. An audit that is there is replaced.
         cache_dir: the cache root.
@@ -75,8 +87,10 @@ def audit(
     features = _features(entry)
     measured = measured_run(features, run, Path(runs_dir))
     pool = choose_rows(features, refit=True).train
-    pairs = exact_duplicates(features)
-    leaks = find_leaks(features, pairs)
+    with stages("copies", "rows") if near else nullcontext(ignore) as report:
+        images = Images(source, data_root, follow_symlinks, workers)
+        copies = find_copies(entry, features, images, near=near, on_progress=report)
+    leaks = find_leaks(features, copies.pairs)
     with stages("labels", "heads") as report:
         learnt, test = judge(features, folds=folds, split_seed=split_seed, device=device, on_progress=report)
     with stages("outliers", "rows") as report:
@@ -87,9 +101,9 @@ def audit(
         features.cache,
         features.cache_digest,
         _counts(features),
-        "no",
-        "",
-        tuple(_duplicate(features, pair) for pair in pairs),
+        copies.checked,
+        copies.note,
+        tuple(_duplicate(features, pair) for pair in copies.pairs),
         tuple(leaks),
         leak_effect(*measured, leaks) if measured is not None and leaks else None,
         _labels(features, learnt),

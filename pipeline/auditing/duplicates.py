@@ -1,4 +1,4 @@
-"""Rows of a cache entry that hold the same picture."""
+"""Rows that hold the same picture: what a pair is, and those of one image digest."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,6 @@ import numpy as np
 from pipeline.features import Features
 
 Kind = Literal["exact", "copy", "mirrored", "twin", "unconfirmed"]
-"""`copy`, `mirrored`: the same picture by its pixels; `twin`: close features, another one; `unconfirmed`: no pixels."""
 
 
 @dataclass(frozen=True)
@@ -16,20 +15,26 @@ class Pair:
     """Two rows of the features that hold the same picture, or nearly."""
 
     a: int
-    """Positions in the features, a < b."""
     b: int
+    """Positions in the features, a < b."""
     kind: Kind
+    """`exact`: one image digest. `copy`, `mirrored`: the same picture, by its pixels. `twin`: close features, another
+    picture. `unconfirmed`: close features, no pixels to be had."""
     similarity: float
-    """Cosine of the centred features."""
+    """Cosine of the centred features, in [-1, 1]."""
     difference: float | None
     """Of the pixels, in [0, 1]; None where no picture was read."""
 
 
 def exact_duplicates(features: Features) -> list[Pair]:
-    """Return the rows whose image has the digest of an earlier row's, each paired with the first of that digest."""
+    """Return the rows of one image digest, each paired with the first of them, in source order.
+
+    Features without digests have none.
+    """
     if not len(features.digests):
         return []
-    keys = np.ascontiguousarray(features.digests).view("V32").reshape(-1)
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    repeated = np.flatnonzero(first[which] != np.arange(len(keys)))
-    return [Pair(int(first[which[row]]), int(row), "exact", 1.0, 0.0) for row in repeated]
+    keys = np.ascontiguousarray(features.digests).view("V32").ravel()
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    earliest = first[group]
+    again = np.flatnonzero(earliest != np.arange(len(keys)))
+    return [Pair(int(earliest[row]), int(row), "exact", 1.0, 0.0) for row in again]

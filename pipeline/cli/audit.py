@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.options import cache_dir_option, data_root_option, device_option, global_options, runs_dir_option
 from pipeline.cli.train_head import number
 from pipeline.console import Screen
 
@@ -21,6 +21,11 @@ from pipeline.console import Screen
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the lists.  [default: audits/CACHE beside the runs]",
 )
+@click.option("--near/--no-near", default=True, help="Look for near-duplicates, on images that are close in features.")
+@click.option("--source", help="Where the images are now, for that.  [default: where they were]")
+@data_root_option
+@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
+@click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
 @device_option
 @cache_dir_option
 @runs_dir_option

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.auditing.result import AuditResult, Labels, Suspect
-from pipeline.console import Screen, count, duration, percent
+from pipeline.console import Screen, count, duration, percent, plain
 
 FEW, MANY, ID_WIDTH = 5, 20, 40
+NEAR = {"confirmed": "", "features": " · no images to confirm", "no": " · near ones not looked for"}
 WEAK_HEAD = 0.9
 """Out-of-fold accuracy below which most suspects are hard images rather than wrong labels."""
 
@@ -44,9 +45,11 @@ def _copies(result: AuditResult) -> str:
     kinds: dict[str, int] = {}
     for one in result.duplicates:
         kinds[one.kind] = kinds.get(one.kind, 0) + 1
-    found = " · ".join(f"{kind} {n:,}" for kind, n in kinds.items()) or "none found"
+    none = "none found" if result.near_checked == "confirmed" else "none exact"
+    found = " · ".join(f"{kind} {n:,}" for kind, n in kinds.items()) or none
     conflicts = f" · {count(len(result.conflicts), 'pair')} with two labels" if result.conflicts else ""
-    return found + conflicts
+    why = f": {plain(result.near_note)}" if result.near_checked == "features" else ""
+    return found + conflicts + NEAR[result.near_checked] + why
 
 
 def _leaks(result: AuditResult) -> str:
@@ -72,9 +75,11 @@ def _labels(labels: Labels, rows: str) -> str:
 def _balance(result: AuditResult) -> str:
     classes, ratio = result.balance.classes, result.balance.ratio
     largest, smallest = classes[0], classes[-1]
-    said = f"largest {largest.name} ({largest.train:,} train images), smallest {smallest.name} ({smallest.train:,})"
-    if ratio is not None:
-        said += f" · {ratio:.1f} : 1"
+    if ratio == 1:
+        said = f"{count(largest.train, 'train image')} each"
+    else:
+        said = f"{largest.name} {largest.train:,} train images, {smallest.name} {smallest.train:,}"
+        said += f" ({ratio:.1f} : 1)" if ratio is not None else ""
     absent = ", ".join(f"{name} in {split}" for name, split in result.balance.absent[:3])
     return said + (f" · none of {absent}" if absent else "")
 
