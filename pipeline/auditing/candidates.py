@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 WIDTH = 128
 """Principal components that the search uses: 60,000 rows then cost 0.5 TFLOP rather than 4.6."""
-NEIGHBOURS = 10
+NEIGHBOURS = 30
 SAMPLE = 4096
 BLOCK = 512
 """Rows a block: its similarities to 60,000 rows take 123 MB."""

@@ -9,11 +9,11 @@ from pipeline.features import Features
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.source import Source
 
-FLOOR = 0.4
+FLOOR = 0.3
 """Similarity from which pixels are looked at: a copy resized to half or flipped may be as far as this."""
 TWIN = 0.9
 """Similarity from which a pair is worth showing whose pixels do not confirm it, or are not to be had."""
-SAME = 0.02
+SAME = 0.015
 """Difference of the pixels up to which two pictures are the same one."""
 
 
@@ -54,10 +54,10 @@ def near_duplicates(
     rows, places = np.unique(pairs, return_inverse=True)
     thumbnails = read_thumbnails(source, features, rows, workers=workers, on_progress=on_progress)
     found = differences(thumbnails, places.reshape(pairs.shape))
+    least = np.minimum(found.straight, found.mirrored)
     kept = []
-    for (a, b), cosine, straight, mirrored in zip(pairs, cosines, found.straight, found.mirrored, strict=True):
-        difference = min(straight, mirrored)
-        kind: Kind = "twin" if difference > SAME else "copy" if straight <= mirrored else "mirrored"
-        if kind != "twin" or cosine >= TWIN:
-            kept.append(Pair(int(a), int(b), kind, float(cosine), float(difference)))
+    for at in np.flatnonzero((least <= SAME) | (cosines >= TWIN)).tolist():
+        same, flipped = least[at] <= SAME, found.mirrored[at] < found.straight[at]
+        kind: Kind = "twin" if not same else "mirrored" if flipped else "copy"
+        kept.append(Pair(int(pairs[at, 0]), int(pairs[at, 1]), kind, float(cosines[at]), float(least[at])))
     return kept
