@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import BACKBONE, make_photos
 
-from pipeline.cli.main import COMMANDS
+from pipeline.cli.main import COMMANDS, _interrupted
 from pipeline.cli.main import cli as group
+from pipeline.console import Screen
 
 PIPELINE = [sys.executable, "-m", "pipeline"]
 
@@ -218,3 +219,17 @@ def test_a_class_missing_on_a_side_is_counted_in_words(cli, tmp_path):
     make_photos(tmp_path / "photos" / "test", 1, ("apple", "beet"))
     said = cli("extract", tmp_path / "photos", *BACKBONE, "--workers", 1).err
     assert "the test split has no images of 1 class: corn" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["extract", "photos"], "what is finished is kept. Go on with: pipeline extract photos"),
+        (["sweep", "--lr", "1e-3"], "nothing is left behind. Start again with: pipeline sweep --lr 1e-3"),
+        (["sweep", "--lr", ",".join(["1e-3"] * 200)], "Start again with: the same command"),
+    ],
+    ids=["extract", "sweep", "long"],
+)
+def test_an_interrupted_command_promises_no_more_than_it_kept(command, said, capsys):
+    assert _interrupted(Screen(), command) == 130
+    assert said in " ".join(capsys.readouterr().err.split())

@@ -16,6 +16,7 @@ from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction import choosing
 from pipeline.extraction.choosing import Expected, largest_fitting
 from pipeline.store.entry import open_entry
+from pipeline.store.graphs import GraphFolder
 
 TINY = "tiny_network:network"
 JOB = {"backbone": TINY, "batch_size": 4, "shard_rows": 8, "workers": 1, "test_fraction": 0.3}
@@ -151,6 +152,18 @@ def test_a_damaged_graph_is_made_again(photos, tmp_path, caplog):
     assert "the graph is made again" in caplog.text
     assert again.cache == first.cache
     assert np.array_equal(pipeline.open_cache(again.path).x, pipeline.open_cache(first.path).x)
+
+
+def test_the_graph_of_another_network_is_not_taken(tmp_path, caplog):
+    mine, other = GraphFolder(tmp_path, "a" * 64), GraphFolder(tmp_path, "b" * 64)
+    mine.save("graph", {"xml": b"mine"})
+    kept = sorted((tmp_path / "graphs").iterdir())
+    other.save("graph", {"xml": b"others"})
+    (swapped,) = {path.stem for path in (tmp_path / "graphs").iterdir()} - {kept[0].stem}
+    for path in kept:
+        path.replace(path.with_stem(swapped))
+    assert other.load("graph") is None
+    assert "is of another graph; the graph is made again" in caplog.text
 
 
 @needs_openvino

@@ -18,6 +18,10 @@ from pipeline.console import NoteHandler, Screen, print_json
 from pipeline.errors import DataError, PipelineError, UsageError, nearest
 
 INTERRUPTED = 130
+NOT_RESUMED = ("train-head", "sweep", "learn-curve")
+"""Commands that leave nothing where they are interrupted."""
+LONGEST = 500
+"""Characters of a command that is worth repeating."""
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Work": {
@@ -162,9 +166,14 @@ def _usage_error(error: click.UsageError) -> UsageError:
 
 def _interrupted(screen: Screen, arguments: list[str]) -> int:
     again = shlex.join(["pipeline", *arguments])
+    if len(again) > LONGEST:
+        again = "the same command"
+    trains = next((word for word in arguments if not word.startswith("-")), "") in NOT_RESUMED
+    left = "nothing is left behind. Start again with" if trains else "what is finished is kept. Go on with"
     if screen.json:
-        hint = f"What is finished is kept; go on with: {again}"
-        print_json({"error": {"kind": "interrupted", "message": "interrupted", "hint": hint}})
+        print_json(
+            {"error": {"kind": "interrupted", "message": "interrupted", "hint": f"{left.capitalize()}: {again}"}}
+        )
     else:
-        screen.warn(f"interrupted; what is finished is kept. Go on with: {again}")
+        screen.warn(f"interrupted; {left}: {again}")
     return INTERRUPTED

@@ -36,7 +36,10 @@ class GraphFolder:
         """Return the parts kept under `name`, every byte verified; None if there are none or one is damaged."""
         index = self._index(name)
         try:
-            parts = read_json(index)["parts"]
+            body = read_json(index)
+            if (body.get("of"), body.get("name")) != (self.of, name):
+                raise CacheError(f"{index} is of another graph")
+            parts = body["parts"]
             with contextlib.suppress(OSError):
                 for path in index.parent.glob(f"{index.stem}.*"):
                     os.utime(path)  # its last use, by which it is pruned
