@@ -12,8 +12,7 @@ from pipeline.heads.files import DESCRIPTION, WEIGHTS
 from pipeline.intervals import LOWER_IS_BETTER, METRICS, RESAMPLES, value_of
 from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.paired import Standing, aligned, row_keys, standings
-from pipeline.runs import Run, check_run, find_run, list_runs, read_evaluations
-from pipeline.seeds import group_id
+from pipeline.runs import Run, check_run, find_run, group_id, list_runs, read_evaluations
 from pipeline.store.commit import read_json
 from pipeline.store.entry import open_entry
 

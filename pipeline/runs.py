@@ -234,3 +234,10 @@ def read_evaluations(run: Run) -> dict[str, dict[str, Any]]:
         with contextlib.suppress(CacheError, FileNotFoundError):
             found[path.stem.removeprefix("evaluation-")] = read_json(path)
     return found
+
+
+def group_id(run: Run) -> str | None:
+    """Return the id of the group a run belongs to, None of one trained alone."""
+    group = run.body.get("group")
+    found = group.get("id") if isinstance(group, dict) else None
+    return found if isinstance(found, str) else None

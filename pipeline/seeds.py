@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import DataError, UsageError
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.heads.settings import HeadSettings
-from pipeline.runs import Run, check_name, find_run, list_runs
+from pipeline.runs import Run, check_name, find_run, group_id, list_runs
 from pipeline.streaming import Stream
 from pipeline.training import TrainPlan, TrainResult, open_training, train_opened
 
@@ -173,10 +173,3 @@ def group_of(run: Run) -> list[Run]:
             f"run {run.id} was trained alone, with no other seeds", "Leave out --seeds, or train with --seeds 5."
         )
     return [other for other in list_runs(run.path.parent) if group_id(other) == group]
-
-
-def group_id(run: Run) -> str | None:
-    """Return the id of the group a run belongs to, None of one trained alone."""
-    group = run.body.get("group")
-    found = group.get("id") if isinstance(group, dict) else None
-    return found if isinstance(found, str) else None

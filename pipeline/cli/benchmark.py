@@ -90,3 +90,4 @@ def command(
         output.write_text(json.dumps(document, indent=1) + "\n")
     small = " --quick: the sizes are small, the figures say little." if quick else ""
     screen.result(document, "", f"[bold]time[/bold] {duration(report.seconds)}.{small}")
+    screen.next_step(f"pipeline extract SOURCE --backbone {wanted.backbones[0]}")

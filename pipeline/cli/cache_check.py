@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, data_root_option, global_options
+from pipeline.cli.steps import cache_dir_words
 from pipeline.console import Screen, count, plain
 from pipeline.errors import CacheError
 from pipeline.store.catalog import entry_folders, find_entry
@@ -110,6 +111,7 @@ def diff_command(screen: Screen, a: str, b: str, cache_dir: Path) -> None:
         f"{count(found.shards_shared, 'shard')} shared of {len(first.shards):,} and {len(second.shards):,}; "
         + ("the content is the same" if found.same else "the content differs"),
     )
+    screen.next_step(f"pipeline cache info {second.id}{cache_dir_words(cache_dir)}")
 
 
 def _show_difference(screen: Screen, found: Difference, a: str, b: str) -> None:

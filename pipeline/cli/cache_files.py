@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import AGE, SIZE, cache_dir_option, global_options
+from pipeline.cli.steps import after_features, cache_dir_words
 from pipeline.console import Screen, ago, count, plain, size
 from pipeline.errors import UsageError
 from pipeline.store.catalog import find_entry
@@ -96,6 +97,7 @@ def prune_command(
         f"{size(pruning.bytes)}",
         brief="\n".join(str(name) for name in document["entries"]),  # type: ignore[attr-defined]
     )
+    screen.next_step(f"pipeline cache ls{cache_dir_words(cache_dir)}")
 
 
 def _confirm(screen: Screen) -> None:
@@ -143,7 +145,6 @@ def export_command(screen: Screen, cache: str, single: Path | None, npz: Path | 
 @click.pass_obj
 def import_command(screen: Screen, file: Path, cache_dir: Path) -> None:
     """Take in a FILE that `cache export --single` wrote, verified: the entry has the same id and the same bytes."""
-    from pipeline.cli.steps import after_features
     from pipeline.store.single import import_single
 
     entry = import_single(file, cache_dir)

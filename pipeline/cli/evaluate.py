@@ -1,6 +1,5 @@
 """`pipeline evaluate`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from pipeline.cli.options import (
     runs_dir_option,
     stream_option,
 )
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 from pipeline.errors import UsageError
 
@@ -54,7 +54,7 @@ def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **option
     from pipeline.seeds import evaluate_seeds
 
     runs_dir = options["runs_dir"]
-    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    where = runs_dir_words(runs_dir)
     if seeds:
         if end_to_end:
             raise UsageError("--end-to-end goes with one run, --seeds measures several", "Leave out one of them.")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, data_root_option, global_options, runs_dir_option
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen, percent, plain, size
 
 
@@ -56,4 +57,4 @@ def command(screen: Screen, /, run: str, **options: Any) -> None:  # noqa: ANN40
     if result.written:
         name = Path(result.path).name
         screen.note(f"beside it: {name}.json, a description, and {name}.md, a model card")
-        screen.next_step(f"pipeline predict {result.run} YOUR_IMAGES")
+        screen.next_step(f"pipeline predict {result.run}{runs_dir_words(options['runs_dir'])} YOUR_IMAGES")

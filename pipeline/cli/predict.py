@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen, count, plain
 from pipeline.errors import DataError, UsageError
 
@@ -103,6 +104,8 @@ def command(
         screen.result({**document, "predictions": listed})
     if counted.failed:
         screen.warn(f"{counted.failed:,} of {count(counted.n, 'image')} could not be used: see the error column")
+    if output is not None:
+        screen.next_step(f"pipeline export {document['run']}{runs_dir_words(runs_dir)} -o FILE")
 
 
 def _write(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, data_root_option, global_options, runs_dir_option
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen, count, duration, plain, size
 
 
@@ -50,5 +51,5 @@ def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  #
     if show:
         click.launch(str(Path(result.path).resolve()))
     runs_dir = options["runs_dir"]
-    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    where = runs_dir_words(runs_dir)
     screen.next_step(f"pipeline export {result.run}{where} -o FILE")

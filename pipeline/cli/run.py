@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import global_options
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
 
@@ -77,7 +78,7 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
         screen.result(result.to_json(), brief=result.train_head.run)
     run = result.train_head.run
     cache = "" if settings.cache_dir == Path("cache") else f" --cache-dir {settings.cache_dir}"
-    runs = "" if settings.runs_dir == Path("runs") else f" --runs-dir {settings.runs_dir}"
+    runs = runs_dir_words(settings.runs_dir)
     proven = result.evaluate.end_to_end is not None
     screen.next_step(
         f"pipeline export {run} -o FILE{runs}" if proven else f"pipeline evaluate {run} --end-to-end{cache}{runs}",

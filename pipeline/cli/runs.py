@@ -6,9 +6,11 @@ from typing import Any
 import click
 
 from pipeline.cli.options import global_options, runs_dir_option
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen, percent
 from pipeline.errors import DataError
-from pipeline.runs import Run, check_run, list_runs, read_evaluations, solver_of
+from pipeline.runs import Run, check_run, group_id, list_runs, read_evaluations, solver_of
+from pipeline.touches import count_touches
 
 
 @click.command("runs")
@@ -16,7 +18,10 @@ from pipeline.runs import Run, check_run, list_runs, read_evaluations, solver_of
 @global_options
 @click.pass_obj
 def command(screen: Screen, runs_dir: Path) -> None:
-    """List what was trained, with validation and test accuracy where they were measured."""
+    """List what was trained, with validation and test accuracy where they were measured.
+
+    Behind a test accuracy stands how often the test split was looked at for that run, if more than once.
+    """
     rows: list[tuple[str, ...]] = []
     documents: list[dict[str, Any]] = []
     for run in list_runs(runs_dir):
@@ -26,6 +31,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
         except DataError as error:
             screen.warn(error.message)
             continue
+        touches, group = count_touches(run), group_id(run)
         body = run.body
         settings = body["settings"]
         val = body["metrics"]["accuracy"] if body["metrics"] else None
@@ -38,6 +44,8 @@ def command(screen: Screen, runs_dir: Path) -> None:
                 "settings": settings,
                 "val_accuracy": val,
                 "test_accuracy": test,
+                "touches": touches,
+                "group": group,
                 "created": body["created"],
             }
         )
@@ -46,10 +54,10 @@ def command(screen: Screen, runs_dir: Path) -> None:
                 run.id,
                 body["cache"]["id"][:8],
                 body["backbone"]["name"].rpartition("/")[2],
-                head_words(run),
+                head_words(run) + (f" #{settings['seed']}" if group else ""),
                 "–" if val is None else percent(val),
-                "–" if test is None else percent(test),
-                body["created"][:16].replace("T", " "),
+                "–" if test is None else percent(test) + (f" x{touches}" if touches > 1 else ""),
+                body["created"][:10],
             )
         )
     if screen.json:
@@ -58,7 +66,7 @@ def command(screen: Screen, runs_dir: Path) -> None:
         screen.result(None, brief="\n".join(str(document["run"]) for document in documents))
     elif rows:
         screen.table("", ("run", "cache", "backbone", "head", "val", "test", "created"), rows, right="val test")
-        screen.next_step(*_next(documents, "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"))
+        screen.next_step(*_next(documents, runs_dir_words(runs_dir)))
     else:
         screen.note(f"no runs under {runs_dir} yet")
         screen.next_step("pipeline train-head CACHE")
@@ -68,10 +76,12 @@ def _next(documents: list[dict[str, Any]], where: str) -> list[str]:
     """Return the commands that go on from these runs: measure the latest, or compare those that were measured."""
     if documents[-1]["test_accuracy"] is None:
         return [f"pipeline evaluate {documents[-1]['run']}{where}"]
-    measured = [document["run"] for document in documents if document["test_accuracy"] is not None]
-    if len(measured) > 1:
-        return [f"pipeline compare {' '.join(measured[-2:])}{where}"]
-    return [f"pipeline predict {measured[0]} YOUR_IMAGES{where}"]
+    latest = documents[-1]
+    # Runs of one entry have the same test rows; of others only `compare` itself can tell.
+    alike = [one for one in documents if one["test_accuracy"] is not None and one["cache"] == latest["cache"]]
+    if len({one["group"] or one["run"] for one in alike}) > 1:
+        return [f"pipeline compare{where}"]
+    return [f"pipeline predict {latest['run']} YOUR_IMAGES{where}"]
 
 
 def head_words(run: Run) -> str:

@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.steps import runs_dir_words
 from pipeline.cli.train_head import choice, number
 from pipeline.console import Screen
 
@@ -135,5 +136,5 @@ def command(
     if output is not None:
         write_table(result, output)
     show_sweep(screen, result)
-    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    where = runs_dir_words(runs_dir)
     screen.next_step(f"pipeline evaluate {result.run.run}{where}")

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline.cli.options import F, cache_dir_option, device_option, global_options, runs_dir_option, stream_option
+from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
 
@@ -92,7 +93,7 @@ def command(
     screen: Screen = ctx.obj
     # Options that were not given stay away, so that those of another solver can be told from defaults.
     given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
-    where = "" if runs_dir == Path("runs") else f" --runs-dir {runs_dir}"
+    where = runs_dir_words(runs_dir)
     common: dict[str, Any] = {"cache_dir": cache_dir, "runs_dir": runs_dir, **given}
     if seeds is not None:
         each = on_screen(screen, show_trained)
