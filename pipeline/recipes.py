@@ -33,8 +33,6 @@ def sweep_arguments(config: Config) -> dict[str, Any]:
         UsageError: if a value makes no sense, or another solver's is given.
     """
     assert config.sweep is not None
-    if config.head.stream == "always":
-        raise UsageError('head: stream = "always" does not go with [sweep], which keeps features in memory')
     axes = config.sweep.model_dump(exclude_unset=True)
     selection: dict[str, Any] = {key: axes.pop(key) for key in ("folds", "refit") if key in axes}
     base = _given(config)
@@ -46,9 +44,7 @@ def sweep_arguments(config: Config) -> dict[str, Any]:
         grid.settings(settings)
     except UsageError as error:
         raise UsageError(f"sweep: {error.message}", error.hint) from error
-    rows = _rows(config)
-    del rows["stream"]
-    return {"grid": grid, "settings": settings, **rows, **selection}
+    return {"grid": grid, "settings": settings, **_rows(config), **selection}
 
 
 def _fixed(base: dict[str, Any]) -> dict[str, tuple[Any, ...]]:

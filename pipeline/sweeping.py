@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import DataError, UsageError
-from pipeline.features import Features, read_features
+from pipeline.features import Features
 from pipeline.heads.grid import Grid, grid_of
+from pipeline.heads.rows import Rows as FeatureRows
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem
 from pipeline.heads.trials import Trial, run_trials
@@ -17,11 +18,8 @@ from pipeline.runs import check_name
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.store.commit import write_json
-from pipeline.streaming import needs_streaming
+from pipeline.streaming import Stream, StreamedRows, open_features
 from pipeline.training import TrainResult, device_for, train_head
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 REPORT_SECONDS = 0.1
 TABLE = "sweep.json"
@@ -93,6 +91,7 @@ class SweepResult:
             "settings": [candidate.to_json() for candidate in self.candidates],
             "trials": [trial.to_json() for candidate in self.candidates for trial in candidate.trials],
             "heads": sum(len(candidate.trials) for candidate in self.candidates),
+            "streamed": self.run.streamed,
             "seconds": self.seconds,
         }
 
@@ -113,6 +112,7 @@ class SweepPlan:
     heads: int
     solver: str
     device: str
+    streamed: bool
 
 
 def sweep(
@@ -124,6 +124,7 @@ def sweep(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     refit: bool = False,
+    stream: Stream = "auto",
     device: str = "auto",
     name: str = "",
     cache_dir: str | Path = "cache",
@@ -146,6 +147,7 @@ def sweep(
         val_fraction: share of train rows held out where the source names no validation split and there are no folds.
         split_seed: seed of that draw, and of folds.
         refit: train the run on validation rows too.
+        stream: whether features are read from disk in every pass, or once into memory (`pipeline.streaming`).
         device: where heads are trained.
         name: goes behind the run's number.
         cache_dir: the cache root.
@@ -163,38 +165,33 @@ def sweep(
     grid, base = grid_of(grid, settings, changes)
     tried = grid.settings(base)
     entry = find_entry(Path(cache_dir), str(cache))
-    if needs_streaming(entry):
-        raise DataError(
-            f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
-            "in which a sweep keeps them",
-            f"One head at a time can be trained from disk: pipeline train-head {entry.id}",
-        )
-    features = read_features(entry)
-    if features.x.ndim != 2:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(features.x.shape[1:])}, a head needs (d,)")
+    if len(entry.space.row_shape) != 1:
+        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
+    features, x = open_features(entry, stream)
+    streamed = isinstance(x, StreamedRows)
     parts = _parts(features, folds, val_fraction, split_seed)
     seeds = grid.seeds if base.solver == "minibatch" else (0,)
     heads = len(tried) * len(seeds) * len(parts)
     where = device_for(device, base)
     if on_plan is not None:
-        on_plan(_plan(features, parts, folds, len(tried), heads, base, where.type))
-    x, y = features.x.to(where), features.y.to(where)
-    bound = (features.classes, features.space, features.space_sha256)
-    problems = [Problem(x, y, rows.train, rows.val, *bound) for rows in parts]
+        on_plan(_plan(features, parts, folds, len(tried), heads, base, where.type, streamed=streamed))
+    placed: FeatureRows = x.to(where)
+    y, bound = features.y.to(where), (features.classes, features.space, features.space_sha256)
+    problems = [Problem(placed, y, rows.train, rows.val, *bound) for rows in parts]
     trials = _reported(_trials(problems, tried, seeds), heads, on_progress)
     ranked = _ranked(tried, trials)
     best = ranked[0]
     if not best.usable:
         raise _none_usable(best.settings, len(tried))
     by = _chosen_by(folds, len(seeds), parts[0])
-    del features, problems, x, y  # train_head reads them again; they fitted once, and need not fit twice
+    del features, problems, x, placed, y  # train_head reads them again; they fitted once, and need not fit twice
     run = train_head(
         entry.path,
         settings=best.settings,
         val_fraction=val_fraction,
         split_seed=split_seed,
         refit=refit or bool(folds),
-        stream="never",
+        stream="always" if streamed else "never",
         sweep={"settings": len(tried), "heads": heads, "chosen_by": by, "val_accuracy": best.val_accuracy},
         device=device,
         name=name,
@@ -239,7 +236,7 @@ def _reported(trials: Iterator[Trial], heads: int, on_progress: OnProgress) -> l
     return found
 
 
-def _trials(problems: "list[Problem[Tensor]]", tried: list[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
+def _trials(problems: list[Problem[FeatureRows]], tried: list[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
     """Train everything; heads that share rows, seed and transform together."""
     by_transform: dict[tuple[bool, bool], list[int]] = {}
     for place, one in enumerate(tried):
@@ -274,7 +271,15 @@ def _chosen_by(folds: int, seeds: int, rows: Rows) -> str:
 
 
 def _plan(
-    features: Features, parts: list[Rows], folds: int, settings: int, heads: int, base: HeadSettings, device: str
+    features: Features,
+    parts: list[Rows],
+    folds: int,
+    settings: int,
+    heads: int,
+    base: HeadSettings,
+    device: str,
+    *,
+    streamed: bool,
 ) -> SweepPlan:
     return SweepPlan(
         features.cache,
@@ -288,4 +293,5 @@ def _plan(
         heads,
         base.solver,
         device,
+        streamed,
     )

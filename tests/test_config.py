@@ -63,7 +63,6 @@ def test_what_a_sweep_does_not_list_is_the_heads_or_its_own(file):
         ('[head]\nsolver = "knn"\n[sweep]\n', "sweep: sweep has no solver 'knn'"),
         ('[head]\nsolver = "exact"\n[sweep]\nlr = [1]\n', "--lr does not go with --solver exact"),
         ("[sweep]\nlr = [-1]\n", "sweep: lr must be above 0"),
-        ('[head]\nstream = "always"\n[sweep]\n', "does not go with [sweep]"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(file, text, said):

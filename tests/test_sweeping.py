@@ -90,7 +90,7 @@ def test_the_best_on_validation_rows_becomes_a_run_that_evaluates(place, swept, 
 
 def test_test_rows_are_never_looked_at(place, swept, monkeypatch):
     before = swept(lr=(1e-3, 1e-2), weight_decay=(0.0,))
-    read = pipeline.sweeping.read_features
+    read = pipeline.streaming.read_features
 
     def spoilt(entry):
         features = read(entry)
@@ -100,7 +100,6 @@ def test_test_rows_are_never_looked_at(place, swept, monkeypatch):
         features.y[test] = 0
         return features
 
-    monkeypatch.setattr("pipeline.sweeping.read_features", spoilt)
     monkeypatch.setattr("pipeline.streaming.read_features", spoilt)
     for folds in (0, 3):
         after = swept(lr=(1e-3, 1e-2), weight_decay=(0.0,), folds=folds)
@@ -148,13 +147,6 @@ def test_a_run_chosen_by_folds_or_refit_trains_on_all_rows(place, swept):
         run = swept(**options, **more).run
         assert (run.rows, run.metrics) == ({"train": everything, "val": 0}, None)
     assert swept(**options).run.rows["val"] == len(rows.val)
-
-
-def test_an_entry_too_large_for_memory_is_refused_and_the_way_out_named(swept, monkeypatch):
-    monkeypatch.setattr("pipeline.streaming.free_memory", lambda: 1000)
-    with pytest.raises(DataError, match="too much for the free memory, in which a sweep keeps them") as caught:
-        swept(lr=(1e-2,))
-    assert "pipeline train-head" in caught.value.hint
 
 
 def test_heads_that_diverge_are_listed_and_never_chosen(swept):

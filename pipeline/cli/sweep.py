@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
 from pipeline.cli.steps import runs_dir_words
 from pipeline.cli.train_head import choice, number
 from pipeline.console import Screen
@@ -91,6 +91,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 )
 @click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw, and of folds.")
 @click.option("--refit", is_flag=True, help="Train the chosen head on validation rows too; with --folds it always is.")
+@stream_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="All settings as .csv or .json.")
 @device_option
 @click.option("--name", default="", help="Goes behind the run's number.")

@@ -23,7 +23,7 @@ def show_sweep_plan(screen: Screen, plan: SweepPlan) -> None:
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
-            f"{count(plan.classes, 'class')}",
+            f"{count(plan.classes, 'class')}{' · streamed from disk' if plan.streamed else ''}",
             "rows": f"train {plan.train:,} · chosen on {chosen} · test never looked at",
             "heads": f"{count(plan.heads, 'head')} of {count(plan.settings, 'setting')} · {plan.solver} · "
             f"{plan.device}",

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.heads.balance import BalancedRows, balanced_weights
-from pipeline.heads.blocks import Blocks
+from pipeline.heads.balance import balanced_weights
+from pipeline.heads.epochs import epochs_over
 from pipeline.heads.group import HeadGroup, Rates, Step
 from pipeline.heads.minibatch import first_network, rate_factors
+from pipeline.heads.rows import Rows, pick
 from pipeline.heads.settings import HeadSettings
 from pipeline.threads import cpu_threads, default_threads
 
@@ -55,7 +56,7 @@ def can_batch(settings: HeadSettings) -> bool:
 
 
 def train_batched(
-    x: "Tensor",
+    x: Rows,
     y: "Tensor",
     train_rows: np.ndarray,
     n_classes: int,
@@ -69,13 +70,17 @@ def train_batched(
     All but lr and weight decay is as `recipe` says. Each head equals the one trained alone up to rounding.
 
     Args:
-        x: features, float32 or float16, on any device.
+        x: features, float32 or float16, on any device, in memory or streamed: then each round of groups, one a
+            thread, reads them once an epoch.
         y: positions of the classes.
         train_rows: positions (m,) int64.
         n_classes: c.
         recipe: of all heads; `can_batch` of it holds.
         rates: k of them.
         threads: of the CPU, by default all.
+
+    Raises:
+        UsageError: if balanced batches are to be drawn from a stream.
     """
     import torch
 
@@ -83,7 +88,6 @@ def train_batched(
     threads = (threads or default_threads()) if on_cpu else 1
     # A GPU has no caches to fit, and takes all heads at once.
     sizes = group_sizes(len(rates), x.shape[1], n_classes, threads) if on_cpu else [len(rates)]
-    train = torch.from_numpy(np.ascontiguousarray(train_rows)).to(x.device)
     # Heads without decay come together, so that their groups have one pass less to make.
     order = sorted(range(len(rates)), key=lambda place: rates[place].weight_decay > 0)
     ends = np.cumsum(sizes).tolist()
@@ -92,7 +96,7 @@ def train_batched(
         some = places[start : start + threads]
         started = time.perf_counter()
         with cpu_threads(1), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            groups = _train(x, y, train, n_classes, recipe, [[rates[place] for place in own] for own in some])
+            groups = _train(x, y, train_rows, n_classes, recipe, [[rates[place] for place in own] for own in some])
         seconds = (time.perf_counter() - started) / sum(map(len, some))
         yield from (Group(own, *group.weights(), seconds) for own, group in zip(some, groups, strict=True))
 
@@ -107,7 +111,7 @@ def group_sizes(heads: int, dim: int, n_classes: int, threads: int) -> list[int]
 
 
 def _train(
-    x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, recipe: HeadSettings, rates: Sequence[Sequence[Rates]]
+    x: Rows, y: "Tensor", train: np.ndarray, n_classes: int, recipe: HeadSettings, rates: Sequence[Sequence[Rates]]
 ) -> list[HeadGroup]:
     """Train a group of heads in each of as many threads."""
     start = first_network(x.shape[1], n_classes, recipe).to(x.device).state_dict()
@@ -136,7 +140,7 @@ def _pool(threads: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _blocks(x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, recipe: HeadSettings) -> Iterator[list[Step]]:
+def _blocks(x: Rows, y: "Tensor", train: np.ndarray, n_classes: int, recipe: HeadSettings) -> Iterator[list[Step]]:
     """Yield the steps of all epochs, a block of batches at a time, in the order of `train_network`.
 
     Dropout draws what it draws there, where the network was initialised just before.
@@ -144,15 +148,10 @@ def _blocks(x: "Tensor", y: "Tensor", train: "Tensor", n_classes: int, recipe: H
     import torch
 
     generator = torch.Generator().manual_seed(recipe.seed)
-    balanced = BalancedRows(train, y[train]) if recipe.sampling == "balanced" else None
-    steps = _Steps(y[train], n_classes, recipe)
-    blocks = Blocks(x, y, recipe.batch_size)
+    steps = _Steps(pick(y, train), n_classes, recipe)
+    blocks = epochs_over(x, y, train, recipe)
     for _ in range(recipe.epochs):
-        if balanced is None:
-            order = train[torch.randperm(len(train), generator=generator).to(train.device)]
-        else:
-            order = balanced.draw(generator).to(train.device)
-        for features, labels in blocks(order):
+        for features, labels in blocks(generator):
             yield steps.of(features, labels)
 
 

@@ -60,6 +60,14 @@ def chunks(x: Rows, y: "Tensor", rows: "Tensor", size: int = CHUNK_ROWS) -> "Ite
         yield x.index_select(0, part), y.index_select(0, part)
 
 
+def scores_of(x: Rows, weight: "Tensor", bias: "Tensor") -> "Tensor":
+    """Return the float32 scores (n, c) of features (n, d) by a linear layer (c, d), (c,), a chunk at a time."""
+    import torch
+
+    weight, bias = weight.float().T, bias.float()
+    return torch.cat([torch.addmm(bias, chunk.float(), weight) for chunk in x.split(CHUNK_ROWS)])
+
+
 def logits_of(head: Head, x: Rows) -> np.ndarray:
     """Return a head's float32 logits (n, c) of features (n, d)."""
     return np.concatenate([head.logits(chunk).numpy() for chunk in x.split(CHUNK_ROWS)])

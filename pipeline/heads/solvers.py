@@ -11,14 +11,14 @@ from pipeline.errors import DataError, UsageError
 from pipeline.heads.balance import balanced_weights
 from pipeline.heads.calibration import best_scale
 from pipeline.heads.centroid import fit_centroids
-from pipeline.heads.head import CHUNK_ROWS, Head
+from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.logistic import solve_logistic
 from pipeline.heads.minibatch import Epoch, OnEpoch, measure, threads_for, train_network
 from pipeline.heads.mlp import MLPHead
 from pipeline.heads.neighbours import NeighboursHead, fit_neighbours
 from pipeline.heads.ridge import ridge_path
-from pipeline.heads.rows import Rows, pick
+from pipeline.heads.rows import Rows, pick, scores_of
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.transform import Transform, fit_transform
 from pipeline.streaming import StreamedRows
@@ -205,12 +205,9 @@ def _scaled(
     problem: Problem[Rows], transform: Transform, weight: "Tensor", bias: "Tensor"
 ) -> tuple[LinearHead, dict[str, Any]]:
     """Return the head whose logits are these scores times one number: the best on validation, else train, rows."""
-    import torch
-
     rows = "val" if len(problem.val) else "train"
     x, y = problem.rows(problem.val if rows == "val" else problem.train)
-    scores = torch.cat([chunk.float() @ weight.T.float() + bias.float() for chunk in x.split(CHUNK_ROWS)])
-    scale = best_scale(scores, y)
+    scale = best_scale(scores_of(x, weight, bias), y)
     weight, bias = (scale * weight).float().cpu().contiguous(), (scale * bias).float().cpu()
     return LinearHead(weight, bias, **problem.bound(transform)), {"scale": scale, "scaled_on": rows}
 

@@ -14,6 +14,7 @@ from pipeline.heads.head import CHUNK_ROWS
 from pipeline.heads.logistic import NotReached, solve_logistic_path
 from pipeline.heads.minibatch import train_network
 from pipeline.heads.ridge import ridge_path
+from pipeline.heads.rows import Rows, scores_of
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem, regularisation, row_weights, solver_threads
 from pipeline.heads.transform import fit_transform
@@ -52,7 +53,7 @@ class Trial:
         }
 
 
-def run_trials(problem: "Problem[Tensor]", tried: Sequence[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
+def run_trials(problem: Problem[Rows], tried: Sequence[HeadSettings], seeds: Sequence[int]) -> Iterator[Trial]:
     """Train a head for each of several settings, which share solver and transform, and for each seed.
 
     Raises:
@@ -71,7 +72,7 @@ def run_trials(problem: "Problem[Tensor]", tried: Sequence[HeadSettings], seeds:
         yield from (_batched if can_batch(first) else _one_by_one)(seen, seeded)
 
 
-def _batched(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _batched(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     val = problem.rows(problem.val)
     rates = [Rates(settings.lr, settings.weight_decay) for settings in tried]
     for group in train_batched(problem.x, problem.y, problem.train, len(problem.classes), tried[0], rates):
@@ -80,7 +81,7 @@ def _batched(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Itera
             yield Trial(place, tried[place], accuracy, loss, group.seconds)
 
 
-def _one_by_one(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _one_by_one(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     """Train heads that cannot share batches: those with a hidden layer, or that stop early."""
     classes = len(problem.classes)
     for place, settings in enumerate(tried):
@@ -95,7 +96,7 @@ def _one_by_one(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> It
         yield Trial(place, settings, epoch.val_accuracy, epoch.val_loss, time.perf_counter() - started)
 
 
-def _exact(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _exact(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     x, y = problem.rows(problem.train)
     started = time.perf_counter()
     l2s = [regularisation(settings, len(y)) for settings in tried]
@@ -110,7 +111,7 @@ def _exact(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterato
         yield Trial(place, tried[place], accuracy, loss, seconds)
 
 
-def _ridge(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterator[Trial]:
+def _ridge(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     """Solve for every l2 from one decomposition; losses are those of the best scale, as of the head that is saved."""
     x, y = problem.rows(problem.train)
     started = time.perf_counter()
@@ -119,12 +120,12 @@ def _ridge(problem: "Problem[Tensor]", tried: Sequence[HeadSettings]) -> Iterato
     seconds = (time.perf_counter() - started) / len(tried)
     for place, settings in enumerate(tried):
         weight, bias = (part.float() for part in path.solve(settings.l2 or 0.0))
-        scale = best_scale(val[0].float() @ weight.T + bias, val[1])
+        scale = best_scale(scores_of(val[0], weight, bias), val[1])
         (loss,), (accuracy,) = measure_heads(*val, scale * weight[None], scale * bias[None])
         yield Trial(place, settings, accuracy, loss, seconds)
 
 
-def measure_heads(x: "Tensor", y: "Tensor", weight: "Tensor", bias: "Tensor") -> tuple[list[float], list[float]]:
+def measure_heads(x: Rows, y: "Tensor", weight: "Tensor", bias: "Tensor") -> tuple[list[float], list[float]]:
     """Return the mean cross-entropy and the accuracy on rows (n, d) of each of k heads (k, c, d), (k, c)."""
     import torch
 
