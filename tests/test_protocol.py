@@ -110,7 +110,7 @@ def test_touches_of_many_writers_are_all_there(runs):
 
 
 def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
-    from pipeline import streaming, sweeping
+    from pipeline import learning_curve, streaming
 
     read = streaming.read_features
 
@@ -119,7 +119,7 @@ def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
         features.x[torch.from_numpy(features.split == "test")] = torch.nan
         return features
 
-    for module in (streaming, sweeping):
+    for module in (streaming, learning_curve):
         monkeypatch.setattr(module, "read_features", spoilt)
     entry = (place / "entry").read_text()
     for options in ({}, {"refit": True}, {"solver": "exact"}):
@@ -132,6 +132,7 @@ def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
     assert torch.isfinite(swept.run.head.weight).all()
     assert swept.run.calibration is not None
     assert "without them" in swept.run.calibration["fitted_on"]
+    assert pipeline.learn_curve(entry, fractions=(1.0,)).points[-1].mean > 0
     with pytest.raises((ValueError, RuntimeWarning)):  # the guard itself works
         pipeline.evaluate(made.path, runs_dir=tmp_path)
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, global_options, runs_dir_option
-from pipeline.cli.steps import runs_dir_words
+from pipeline.cli.steps import cache_dir_words, runs_dir_words
 from pipeline.console import Screen
 from pipeline.errors import UsageError
 
@@ -106,5 +106,5 @@ def _backbones(screen: Screen, source: str, names: str, runs_dir: Path, *, solve
             source, listed, settings=settings, runs_dir=runs_dir, on_progress=on_progress, **options
         )
     show_backbones(screen, result)
-    where = runs_dir_words(runs_dir)
+    where = cache_dir_words(options["cache_dir"]) + runs_dir_words(runs_dir)
     screen.next_step(f"pipeline sweep {result.candidates[0].extracted.cache}{where}")
