@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.auditing.result import AuditResult, read_audit
     from pipeline.candidates import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
+    from pipeline.curve_file import read_curve
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
     from pipeline.features import Features, open_cache
@@ -76,6 +77,7 @@ _HOMES = {
     "open_cache": "features",
     "predict": "prediction.predict",
     "read_audit": "auditing.result",
+    "read_curve": "curve_file",
     "read_outcomes": "outcomes",
     "report": "reporting.making",
     "save_head": "saving",
@@ -121,6 +123,7 @@ __all__ = [
     "open_cache",
     "predict",
     "read_audit",
+    "read_curve",
     "read_outcomes",
     "report",
     "save_head",

@@ -66,6 +66,8 @@ class CurveResult:
     """A learning curve, smallest size first, and what it says."""
 
     cache: str
+    manifest_sha256: str
+    """Of the entry, which names these very bytes."""
     settings: HeadSettings
     points: tuple[CurvePoint, ...]
     val_rows: int
@@ -88,6 +90,7 @@ class CurveResult:
         """Return plain JSON fields."""
         return {
             "cache": self.cache,
+            "manifest_sha256": self.manifest_sha256,
             "settings": self.settings.to_json(),
             "measured_on": "validation rows",
             "val_rows": self.val_rows,
@@ -189,7 +192,7 @@ def learn_curve(
         CurvePoint(size, tuple(float(mean) for mean in hits.mean(axis=1)), spent)
         for size, hits, spent in zip(sizes, right, seconds, strict=True)
     )
-    return _result(features.cache, recipe, points, right, time.perf_counter() - started)
+    return _result(features, recipe, points, right, time.perf_counter() - started)
 
 
 def _features(cache_dir: Path, cache: str) -> Features:
@@ -267,14 +270,15 @@ def _train(
 
 
 def _result(
-    cache: str, recipe: HeadSettings, points: tuple[CurvePoint, ...], right: list[np.ndarray], seconds: float
+    features: Features, recipe: HeadSettings, points: tuple[CurvePoint, ...], right: list[np.ndarray], seconds: float
 ) -> CurveResult:
     draws, m = max(len(hits) for hits in right), right[0].shape[1]
     everywhere = np.stack([np.broadcast_to(hits, (draws, m)) for hits in right], axis=1)
     found = extrapolate(np.array([point.size.rows for point in points]), everywhere)
     gain, interval = paired_gain(everywhere[:, -2], everywhere[:, -1]) if len(points) > 1 else (None, None)
     return CurveResult(
-        cache,
+        features.cache,
+        features.cache_digest,
         recipe,
         points,
         m,

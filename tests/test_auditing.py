@@ -202,7 +202,7 @@ def test_near_duplicates_are_looked_for_where_images_are(cli, photos, tmp_path):
 def test_what_cannot_be_is_refused(cli, faulty, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(UsageError, match="holds something else than an audit"):
+    with pytest.raises(UsageError, match="neither an audit nor a learning curve"):
         pipeline.audit(**options(faulty), output=tmp_path / "mine")
     with pytest.raises(DataError, match="no audit at"):
         pipeline.read_audit(tmp_path / "mine")

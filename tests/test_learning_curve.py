@@ -9,7 +9,9 @@ import pytest
 from entries import make_entry, tamper
 
 import pipeline
+from pipeline.curve_file import read_curve
 from pipeline.errors import DataError, UsageError
+from pipeline.findings import check_findings
 
 ROWS = 400
 
@@ -116,16 +118,26 @@ def test_the_command(cli, cache, tmp_path):
     assert {float(row["val_accuracy"]) for row in rows} == {
         accuracy for point in document["points"] for accuracy in point["val_accuracies"]
     }
+    [kept] = (tmp_path / "audits").iterdir()
+    curve_file = read_curve(kept)
+    assert document.keys() < curve_file.keys()
+    assert [point["val_accuracies"] for point in curve_file["points"]] == [
+        point["val_accuracies"] for point in document["points"]
+    ]
+    check_findings(kept)  # as `audit` does, which shares the folder
     quiet = cli("learn-curve", "--cache-dir", cache, "--draws", 1, "--shots", 1, "-q")
     assert (quiet.out, quiet.err) == ("unknown\n", "")
 
 
 def test_outputs_are_refused_before_training(cli, cache, tmp_path):
     (tmp_path / "there.csv").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
     for options, said in (
         (["-o", "a.gif"], "unknown ending '.gif'"),
         (["--csv", "a.txt"], "unknown ending '.txt'"),
         (["--csv", "there.csv"], "there.csv exists"),
+        (["--keep-in", "mine"], "holds neither an audit nor a learning curve"),
     ):
         done = cli("learn-curve", "--cache-dir", cache, *options)
         assert done.code == 2
@@ -134,3 +146,15 @@ def test_outputs_are_refused_before_training(cli, cache, tmp_path):
         done = cli("learn-curve", "--cache-dir", cache, "-o", "curve.svg")
         assert done.code == 2
         assert "feature-pipeline[plots]" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "no learning curve"), ("{}", "damaged"), ('{"format": "x"', "cannot be read")],
+)
+def test_file_that_is_no_curve_is_refused(tmp_path, text, said):
+    if text is not None:
+        (tmp_path / "learning-curve.json").write_text(text)
+    with pytest.raises(DataError, match=said) as error:
+        read_curve(tmp_path)
+    assert "pipeline learn-curve CACHE" in error.value.hint

@@ -17,9 +17,10 @@ from pipeline.auditing.labels import find_suspects
 from pipeline.auditing.leaks import find_leaks, leak_effect, measured_run
 from pipeline.auditing.outliers import neighbour_distances
 from pipeline.auditing.result import AuditResult, Duplicate, Groups, Labels, Outlier, Outliers, Row, Suspect
-from pipeline.auditing.writing import check_folder, write_audit
+from pipeline.auditing.writing import write_audit
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features, read_features
+from pipeline.findings import check_findings, findings_folder
 from pipeline.progress import OnProgress, ignore
 from pipeline.selection import choose_rows
 from pipeline.store.catalog import find_entry
@@ -81,8 +82,8 @@ def audit(
     """
     started = time.perf_counter()
     entry = find_entry(Path(cache_dir), str(cache))
-    folder = Path(output) if output is not None else Path(runs_dir).parent / "audits" / entry.id
-    check_folder(folder)
+    folder = Path(output) if output is not None else findings_folder(runs_dir, entry.id)
+    check_findings(folder)
     features = _features(entry)
     measured = measured_run(features, run, Path(runs_dir))
     pool = choose_rows(features, refit=True).train

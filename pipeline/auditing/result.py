@@ -8,9 +8,10 @@ from pipeline.auditing.balance import Balance, ClassCount
 from pipeline.auditing.groups import WeakGroup
 from pipeline.auditing.leaks import COPIES, Leak, LeakEffect
 from pipeline.errors import CacheError, DataError
+from pipeline.findings import AUDIT
 from pipeline.store.commit import read_json
 
-DOCUMENT, FORMAT, FORMAT_VERSION = "audit.json", "pipeline-audit", 1
+FORMAT, FORMAT_VERSION = "pipeline-audit", 1
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,12 @@ def read_audit(folder: str | Path) -> AuditResult:
     Raises:
         DataError: if there is no audit, it is damaged, or of another version.
     """
-    path = Path(folder) / DOCUMENT
+    path = Path(folder) / AUDIT
     again = "Make it again: pipeline audit CACHE"
     try:
         body = read_json(path)
     except FileNotFoundError:
-        raise DataError(f"no audit at {folder}: it has no {DOCUMENT}", "Make one: pipeline audit CACHE") from None
+        raise DataError(f"no audit at {folder}: it has no {AUDIT}", "Make one: pipeline audit CACHE") from None
     except CacheError as error:
         raise DataError(error.message, again) from error
     if (body.get("format"), body.get("format_version")) != (FORMAT, FORMAT_VERSION):

@@ -5,19 +5,12 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.auditing.result import DOCUMENT, AuditResult, Suspect
-from pipeline.errors import UsageError
+from pipeline.auditing.result import AuditResult, Suspect
+from pipeline.findings import AUDIT
 from pipeline.store.commit import make_folder, replace_file, write_json
 
 ROWS = ("id", "split", "label")
 LABELS = (*ROWS, "suggested", "p_label", "p_suggested", "margin", "confident")
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse, before any work, a folder that holds something that is no audit."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / DOCUMENT).is_file())):
-        what = "holds something else than an audit" if folder.is_dir() else "is no folder"
-        raise UsageError(f"{folder} {what}", "Name another folder with -o.")
 
 
 def write_audit(folder: Path, result: AuditResult) -> None:
@@ -33,7 +26,7 @@ def write_audit(folder: Path, result: AuditResult) -> None:
         writer.writerow(header)
         writer.writerows(rows)
         replace_file(folder / name, file.getvalue().encode("utf-8", "surrogateescape"))
-    write_json(folder / DOCUMENT, result.to_json(), replace=True)
+    write_json(folder / AUDIT, result.to_json(), replace=True)
 
 
 def _tables(result: AuditResult) -> dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]:

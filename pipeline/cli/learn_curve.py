@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.options import cache_dir_option, device_option, global_options
+from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
 from pipeline.cli.steps import cache_dir_words
 from pipeline.cli.sweep import Values
 from pipeline.cli.train_head import choice, number
@@ -54,8 +54,14 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The plot as .svg or .png.")
 @click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="The points as .csv.")
+@click.option(
+    "--keep-in",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of its JSON, for `report`.  [default: audits/CACHE beside the runs]",
+)
 @device_option
 @cache_dir_option
+@runs_dir_option
 @global_options
 @click.pass_context
 def command(
@@ -63,6 +69,8 @@ def command(
     /,
     cache: str,
     cache_dir: Path,
+    runs_dir: Path,
+    keep_in: Path | None,
     output: Path | None,
     table: Path | None,
     **options: Any,  # noqa: ANN401
@@ -70,7 +78,8 @@ def command(
     r"""Train on more and more images of CACHE and see whether more data helps: a prefix of its id, a path, or `latest`.
 
     Heads train on 1, 2, 4, … images a class and on shares of the train rows, several draws each, and are measured on
-    the same validation rows. Test rows are never looked at; nothing is saved but what -o and --csv name.
+    the same validation rows. Test rows are never looked at. The curve is kept as JSON beside the lists of `audit`, and
+    `report` draws it.
 
     \b
       pipeline learn-curve latest
@@ -78,19 +87,30 @@ def command(
       pipeline learn-curve 3f9a --shots 1,5,10 --solver centroid --l2-norm
     """
     from pipeline.cli.curve_view import check_outputs, draw_plot, show_curve, show_curve_plan, write_points
-    from pipeline.learning_curve import learn_curve
+    from pipeline.curve_file import write_curve
+    from pipeline.findings import check_findings, findings_folder
+    from pipeline.learning_curve import CurvePlan, learn_curve
 
     screen: Screen = ctx.obj
     check_outputs(output, table)
+
+    def folder_of(entry: str) -> Path:
+        return keep_in if keep_in is not None else findings_folder(runs_dir, entry)
+
+    def planned(plan: CurvePlan) -> None:
+        check_findings(folder_of(plan.cache))
+        show_curve_plan(screen, plan)
+
     given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
     with screen.bar("train", "heads") as on_progress:
         result = learn_curve(
             cache,
             cache_dir=cache_dir,
-            on_plan=lambda plan: show_curve_plan(screen, plan),
+            on_plan=planned,
             on_progress=on_progress,
             **given,
         )
+    write_curve(folder_of(result.cache), result)
     if table is not None:
         write_points(result, table)
     if output is not None:
