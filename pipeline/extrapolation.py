@@ -27,6 +27,12 @@ SLOWEST, FASTEST = 0.01, 3.0
 """Bounds of c."""
 
 Verdict = Literal["yes", "little", "unclear"]
+VERDICTS: dict[Verdict, str] = {
+    "yes": "More data helps",
+    "little": "More data helps little with this backbone and head: under half a point for twice the images",
+    "unclear": "Whether more data helps is not clear: the interval holds half a point",
+}
+"""In words, without a full stop."""
 
 
 @dataclass(frozen=True)

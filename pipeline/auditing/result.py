@@ -12,6 +12,8 @@ from pipeline.findings import AUDIT
 from pipeline.store.commit import read_json
 
 FORMAT, FORMAT_VERSION = "pipeline-audit", 1
+WEAK_JUDGE = 0.9
+"""Out-of-fold accuracy below which most suspects are hard images rather than wrong labels."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Labels:
     estimated: float
     """Wrong labels among them, as confident learning estimates."""
     suspects: tuple[Suspect, ...]
+
+    @property
+    def weak_judge(self) -> bool:
+        """Whether most suspects are hard images rather than wrong labels."""
+        return self.accuracy is not None and self.accuracy < WEAK_JUDGE and bool(self.suspects)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from pipeline.console import Screen, count, duration, percent, plain
 
 FEW, MANY, ID_WIDTH = 5, 20, 40
 NEAR = {"confirmed": "", "features": " · no images to confirm", "no": " · near ones not looked for"}
-WEAK_HEAD = 0.9
-"""Out-of-fold accuracy below which most suspects are hard images rather than wrong labels."""
 
 
 def show_audit(screen: Screen, result: AuditResult, folder: Path) -> None:
@@ -68,7 +66,7 @@ def _labels(labels: Labels, rows: str) -> str:
     said = f"{len(labels.suspects):,} suspect of {labels.judged:,} {rows}, {sure:,} confidently"
     if labels.accuracy is None:
         return said
-    weak = "; a weak judge: most are hard images" if labels.accuracy < WEAK_HEAD and labels.suspects else ""
+    weak = "; a weak judge: most are hard images" if labels.weak_judge else ""
     return f"{said} · judge {percent(labels.accuracy)} right{weak}"
 
 

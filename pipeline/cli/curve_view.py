@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.console import Screen, count, duration, percent
 from pipeline.errors import UsageError, nearest
+from pipeline.extrapolation import VERDICTS
 from pipeline.learning_curve import CurvePlan, CurvePoint, CurveResult
 from pipeline.store.commit import disk_errors, new_file
 
@@ -74,12 +75,7 @@ def sentences(result: CurveResult) -> list[str]:
         f"twice as many, {2 * last.size.rows:,}: {_points(found.gain, found.gain_ci95)} foretold by "
         f"{found.law.a:.3f} - b n^-{found.law.c:.2f}"
     )
-    verdict = {
-        "yes": "More data helps",
-        "little": "More data helps little with this backbone and head: under half a point for twice the images",
-        "unclear": "Whether more data helps is not clear: the interval holds half a point",
-    }[result.verdict or "unclear"]
-    return [*said, f"[bold]{verdict}.[/bold]"]
+    return [*said, f"[bold]{VERDICTS[result.verdict or 'unclear']}.[/bold]"]
 
 
 def check_outputs(picture: Path | None, table: Path | None) -> None:

@@ -17,6 +17,11 @@ from pipeline.console import Screen, count, duration, plain, size
 )
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 @click.option("--figures", type=click.Path(file_okay=False, path_type=Path), help="A folder for PNG and SVG plots.")
+@click.option(
+    "--findings",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of `audit` and `learn-curve`.  [default: audits/CACHE beside the runs]",
+)
 @click.option("--source", help="Where the images are now.  [default: where they were]")
 @click.option("--images/--no-images", default=True, show_default=True, help="Show images of errors and of the map.")
 @click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")

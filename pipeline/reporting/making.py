@@ -1,5 +1,6 @@
 """The verb `report`: one HTML file that tells all of a run, from what `evaluate` kept. It measures nothing itself."""
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.auditing.result import AuditResult
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.binding import entry_of
 from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.findings import AUDIT, CURVE, findings_folder
 from pipeline.heads.rows import pick
 from pipeline.origin import open_images
 from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.progress import OnProgress, ignore
+from pipeline.reporting.audit_section import audit_section, audited_ids, read_run_audit
+from pipeline.reporting.curve_section import curve_section, read_run_curve
 from pipeline.reporting.embedding import Embedding, embed, map_sample
 from pipeline.reporting.figures import require_matplotlib
 from pipeline.reporting.page_data import page_data
 from pipeline.reporting.pictures import write_figures
 from pipeline.reporting.render import render
-from pipeline.reporting.tables import MOST_CLASSES, cell_images, confused_pairs, worst_errors
+from pipeline.reporting.tables import MOST_CLASSES, cell_images, confused_pairs, shown_rows, worst_errors
 from pipeline.reporting.thumbnails import thumbnails
 from pipeline.runs import Run, check_run, find_run, read_evaluations
 from pipeline.store.commit import replace_file
@@ -51,6 +56,7 @@ def report(
     *,
     output: str | Path | None = None,
     figures: str | Path | None = None,
+    findings: str | Path | None = None,
     source: Any = None,  # noqa: ANN401 - a path or name, or any data set
     images: bool = True,
     workers: int | None = None,
@@ -68,6 +74,7 @@ def report(
         run: a unique prefix of the run's id, its path, or `latest`.
         output: the file; default `report.html` in the run's folder.
         figures: a folder for the main plots as PNG and SVG.
+        findings: the folder of `audit` and `learn-curve`; default `audits/<entry id>` beside `runs_dir`.
         source: where the images are now, or a data set as for `extract`; default where they were.
         images: whether images are shown; without them their source is not read.
         workers: loading processes.
@@ -97,21 +104,67 @@ def report(
     pairs = confused_pairs(evaluation["metrics"]["confusion_matrix"])
     cells = cell_images(outcomes, _cells(pairs, len(outcomes.classes)))
     worst = worst_errors(outcomes)
-    pictures: dict[int, str] = {}
+    folder = _findings(found, findings, Path(runs_dir))
+    audited, curve = read_run_audit(folder, found, missing), read_run_curve(folder, found, missing)
+    pictures: dict[str, str] = {}
     if images and entry is not None:
-        rows = _shown(worst, cells, embedding)
         try:
+            digests = _digests(entry, outcomes, shown_rows(worst, cells, embedding), audited)
             opened = open_images(entry, source, data_root=data_root, follow_symlinks=follow_symlinks)
             preprocess = Preprocess.from_json(entry.manifest["space"]["preprocess"])
-            pictures = thumbnails(opened, outcomes, rows, preprocess, workers=workers, on_progress=on_progress)
+            pictures = thumbnails(opened, digests, preprocess, workers=workers, on_progress=on_progress)
         except DataError as error:
             missing.append(f"No images: {error.message}. {error.hint}")
-    page, data = page_data(found, entry, evaluation, outcomes, pairs, cells, worst, embedding, pictures, missing)
+    sections = {
+        "audit": None if audited is None else audit_section(audited, found, pictures),
+        "learning_curve": None if curve is None else curve_section(curve),
+        "commands": _commands(found, Path(cache_dir), Path(runs_dir)),
+    }
+    page, data = page_data(
+        found, entry, evaluation, outcomes, pairs, cells, worst, embedding, pictures, sections, missing
+    )
     html = render(page, data).encode()
     replace_file(path, html)
-    drawn = write_figures(Path(figures), found, evaluation, outcomes) if figures is not None else ()
+    drawn = write_figures(Path(figures), found, evaluation, outcomes, curve) if figures is not None else ()
     seconds = time.perf_counter() - started
     return ReportResult(found.id, str(path), len(html), len(pictures), tuple(missing), drawn, seconds)
+
+
+def _findings(run: Run, folder: str | Path | None, runs_dir: Path) -> Path:
+    """Return the folder of what other commands found of the run's entry.
+
+    Raises:
+        DataError: if one was named and there is nothing in it.
+    """
+    if folder is None:
+        return findings_folder(runs_dir, run.body["cache"]["id"])
+    if not any((Path(folder) / name).is_file() for name in (AUDIT, CURVE)):
+        raise DataError(
+            f"{folder} has neither {AUDIT} nor {CURVE}",
+            "They are made by pipeline audit CACHE and pipeline learn-curve CACHE.",
+        )
+    return Path(folder)
+
+
+def _commands(run: Run, cache_dir: Path, runs_dir: Path) -> dict[str, str]:
+    """Return the commands that make what the page may lack, by the section's name."""
+    cache = run.body["cache"]["id"]
+    where = [] if cache_dir == Path("cache") else ["--cache-dir", str(cache_dir)]
+    where += [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
+    return {
+        "audit": shlex.join(["pipeline", "audit", cache, *where]),
+        "learning_curve": shlex.join(["pipeline", "learn-curve", cache, *where]),
+    }
+
+
+def _digests(entry: Entry, outcomes: Outcomes, rows: list[int], audited: AuditResult | None) -> dict[str, np.ndarray]:
+    """Return the image digests of all rows a page shows, by sample id."""
+    found = {outcomes.ids[row]: outcomes.digests[row] for row in rows}
+    if audited is not None:
+        table = entry.read_samples()
+        places = {one: place for place, one in enumerate(table.ids)}
+        found |= {one: table.digests[places[one]] for one in audited_ids(audited)}
+    return found
 
 
 def _entry(run: Run, cache_dir: Path, missing: list[str]) -> Entry | None:
@@ -145,10 +198,3 @@ def _cells(pairs: list[dict[str, Any]], classes: int) -> list[tuple[int, int]]:
     if classes <= MOST_CLASSES:
         return [(true, said) for true in range(classes) for said in range(classes)]
     return [(pair["true"], pair["said"]) for pair in pairs]
-
-
-def _shown(worst: list[int], cells: dict[str, list[int]], embedding: Embedding | None) -> list[int]:
-    rows = {*worst, *(row for cell in cells.values() for row in cell)}
-    if embedding is not None:
-        rows |= set(embedding.rows.tolist())
-    return sorted(rows)

@@ -12,7 +12,7 @@ from pipeline.outcomes import Outcomes
 from pipeline.reporting.charts import HEIGHT, WIDTH, epoch_lines
 from pipeline.reporting.embedding import Embedding
 from pipeline.reporting.sweep_table import sweep_table
-from pipeline.reporting.tables import MOST_CLASSES, reliability
+from pipeline.reporting.tables import MOST_CLASSES, reliability, shown_rows
 from pipeline.runs import Run
 from pipeline.store.entry import Entry
 
@@ -37,16 +37,22 @@ def page_data(
     cells: dict[str, list[int]],
     worst: list[int],
     embedding: Embedding | None,
-    pictures: dict[int, str],
+    pictures: dict[str, str],
+    sections: dict[str, Any],
     missing: list[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the template shows, and what the script reads."""
+    """Return what the template shows, and what the script reads.
+
+    `pictures` are JPEG files in base64 by sample id. `sections` has what other commands found of the data, `audit` and
+    `learning_curve`, each None or as its module makes it, and `commands`, which make what is missing.
+    """
     metrics = evaluation["metrics"]
     page = {
         "run": run.id,
         "n": evaluation["n"],
         "classes": outcomes.classes,
         "cards": _cards(metrics),
+        "findings": sections,
         "reading": _reading(metrics, pairs, outcomes),
         "missing": missing,
         "touch": evaluation.get("touch"),
@@ -149,11 +155,9 @@ def _script_data(
     cells: dict[str, list[int]],
     worst: list[int],
     embedding: Embedding | None,
-    pictures: dict[int, str],
+    pictures: dict[str, str],
 ) -> dict[str, Any]:
-    shown = {*worst, *(row for cell in cells.values() for row in cell), *pictures}
-    if embedding is not None:
-        shown |= set(embedding.rows.tolist())
+    shown = shown_rows(worst, cells, embedding)
     rows = {
         row: [
             outcomes.ids[row],
@@ -161,7 +165,7 @@ def _script_data(
             int(outcomes.predicted[row]),
             round(float(outcomes.confidence[row]), 4),
         ]
-        for row in sorted(shown)
+        for row in shown
     }
     maps = None
     if embedding is not None:
@@ -173,7 +177,7 @@ def _script_data(
     return {
         "classes": outcomes.classes,
         "rows": rows,
-        "images": pictures,
+        "images": {row: pictures[outcomes.ids[row]] for row in shown if outcomes.ids[row] in pictures},
         "cells": cells,
         "worst": worst,
         "map": maps,

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.metrics import ECE_BINS
 from pipeline.outcomes import Outcomes
+from pipeline.reporting.embedding import Embedding
 
 WORST = 60
 """Errors shown, the most confident first."""
@@ -73,3 +74,11 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, flo
         {"bin": b, "n": int(count[b]), "accuracy": float(hits[b] / count[b]), "confidence": float(sums[b] / count[b])}
         for b in np.flatnonzero(count).tolist()
     ]
+
+
+def shown_rows(worst: list[int], cells: dict[str, list[int]], embedding: Embedding | None) -> list[int]:
+    """Return all test rows that a page shows, in source order."""
+    rows = {*worst, *(row for cell in cells.values() for row in cell)}
+    if embedding is not None:
+        rows |= set(embedding.rows.tolist())
+    return sorted(rows)

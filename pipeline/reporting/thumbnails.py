@@ -2,13 +2,12 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.extraction.reread import reread
-from pipeline.outcomes import Outcomes
 from pipeline.progress import OnProgress
 from pipeline.sources.source import Source
 
@@ -20,25 +19,37 @@ BATCH_SIZE = 32
 
 def thumbnails(
     source: Source,
-    outcomes: Outcomes,
-    rows: Sequence[int],
+    digests: Mapping[str, np.ndarray],
     preprocess: Preprocess,
     *,
     workers: int | None,
     on_progress: OnProgress,
-) -> dict[int, str]:
-    """Return JPEG files in base64 by row.
+) -> dict[str, str]:
+    """Return JPEG files in base64 by sample id.
+
+    Args:
+        source: where the images are now.
+        digests: the image digest (32,) uint8 of each that is wanted, by sample id.
+        preprocess: what the network saw of them.
+        workers: loading processes.
+        on_progress: called after every batch.
 
     Raises:
         DataError: if an image is gone or is not the one that was measured, naming it.
     """
-    found: dict[int, str] = {}
-    ids, digests = [outcomes.ids[row] for row in rows], outcomes.digests[list(rows)]
+    found: dict[str, str] = {}
+    ids = list(digests)
     for places, pixels in reread(
-        source, ids, digests, preprocess, batch_size=BATCH_SIZE, workers=workers, on_progress=on_progress
+        source,
+        ids,
+        np.stack([digests[one] for one in ids]),
+        preprocess,
+        batch_size=BATCH_SIZE,
+        workers=workers,
+        on_progress=on_progress,
     ):
         for place, image in zip(places, pixels, strict=False):
-            found[rows[place]] = _jpeg(image)
+            found[ids[place]] = _jpeg(image)
     return found
 
 

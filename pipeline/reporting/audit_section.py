@@ -1,0 +1,96 @@
+"""What an audit found of the data a run learnt from: copies, leaks and suspect labels, the worst of each to look at."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.auditing.leaks import COPIES, LeakEffect
+from pipeline.auditing.result import AuditResult, Duplicate, Labels, Row, Suspect, read_audit
+from pipeline.errors import DataError
+from pipeline.findings import AUDIT
+from pipeline.runs import Run
+
+PAIRS, SUSPECTS = 24, 24
+"""Pairs and suspects shown, of each list; the lists themselves have all."""
+
+
+def read_run_audit(folder: Path, run: Run, missing: list[str]) -> AuditResult | None:
+    """Return the audit in a folder; None where there is none, or it is of other data than the run's, which is said."""
+    if not (folder / AUDIT).is_file():
+        return None
+    try:
+        found = read_audit(folder)
+    except DataError as error:
+        missing.append(f"No audit: {error.message}.")
+        return None
+    if found.manifest_sha256 != run.body["cache"]["manifest_sha256"]:
+        missing.append(f"No audit: the one in {folder} is of other data than this run was trained on.")
+        return None
+    return found
+
+
+def audit_section(found: AuditResult, run: Run, pictures: dict[str, str]) -> dict[str, Any]:
+    """Return what the template shows of an audit.
+
+    Args:
+        found: the audit.
+        run: whose page it is.
+        pictures: JPEG files in base64 by sample id; rows without one are shown as text.
+    """
+    pairs = shown_pairs(found)
+    return {
+        "cache": found.cache,
+        "near": found.near_checked,
+        "kinds": _kinds(found),
+        "conflicts": len(found.conflicts),
+        "leaks": len(found.leaks),
+        "test_rows": found.rows.get("test", 0),
+        "effect": _effect(found.effect, run),
+        "copies": sum(_worth_showing(one) for one in found.duplicates),
+        "pairs": [{"duplicate": one, "rows": [_pictured(row, pictures) for row in (one.a, one.b)]} for one in pairs],
+        "lists": [
+            _list(name, labels, pictures)
+            for name, labels in (("Train and validation", found.labels), ("Test", found.test_labels))
+            if labels.judged
+        ],
+    }
+
+
+def audited_ids(found: AuditResult) -> list[str]:
+    """Return the ids of all rows that the section shows."""
+    rows = [row.id for one in shown_pairs(found) for row in (one.a, one.b)]
+    return rows + [one.id for labels in (found.labels, found.test_labels) for one in labels.suspects[:SUSPECTS]]
+
+
+def shown_pairs(found: AuditResult) -> list[Duplicate]:
+    """Return up to 24 pairs of one picture: two labels first, then those across splits; else in the audit's order."""
+    pairs = [one for one in found.duplicates if _worth_showing(one)]
+    return sorted(pairs, key=lambda one: (not one.conflict, not one.across))[:PAIRS]
+
+
+def _worth_showing(one: Duplicate) -> bool:
+    """Twins are two pictures, found out to be by their pixels."""
+    return one.kind in COPIES or one.kind == "unconfirmed"
+
+
+def _kinds(found: AuditResult) -> dict[str, int]:
+    kinds: dict[str, int] = {}
+    for one in found.duplicates:
+        kinds[one.kind] = kinds.get(one.kind, 0) + 1
+    return kinds
+
+
+def _effect(effect: LeakEffect | None, run: Run) -> LeakEffect | None:
+    """Leave out what was told of another run."""
+    return effect if effect is not None and effect.run == run.id else None
+
+
+def _list(name: str, labels: Labels, pictures: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "found": labels,
+        "rows": [_pictured(one, pictures) for one in labels.suspects[:SUSPECTS]],
+    }
+
+
+def _pictured(row: Row | Suspect, pictures: dict[str, str]) -> dict[str, Any]:
+    return {"row": row, "picture": pictures.get(row.id)}

@@ -1,0 +1,85 @@
+"""The learning curve of a cache entry as SVG: sizes on a logarithmic axis, the spread of draws, what is foretold."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pipeline.curve_file import read_curve
+from pipeline.errors import DataError
+from pipeline.extrapolation import VERDICTS
+from pipeline.findings import CURVE
+from pipeline.reporting.charts import HEIGHT, WIDTH
+from pipeline.runs import Run
+
+
+def read_run_curve(folder: Path, run: Run, missing: list[str]) -> dict[str, Any] | None:
+    """Return the curve in a folder; None where there is none, or it is of other data than the run's, which is said."""
+    if not (folder / CURVE).is_file():
+        return None
+    try:
+        curve = read_curve(folder)
+    except DataError as error:
+        missing.append(f"No learning curve: {error.message}.")
+        return None
+    if curve["manifest_sha256"] != run.body["cache"]["manifest_sha256"]:
+        missing.append(f"No learning curve: the one in {folder} is of other data than this run was trained on.")
+        return None
+    return curve
+
+
+def curve_section(curve: dict[str, Any]) -> dict[str, Any]:
+    """Return what the template shows of a curve: its points scaled to the plane of charts, and what it says."""
+    points, foretold = curve["points"], _foretold(curve)
+    spreads = [point["val_accuracy_std"] or 0.0 for point in points]
+    means = [point["val_accuracy"] for point in points]
+    tops = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+    bottoms = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+    heights = [*tops, *bottoms, *(foretold["ends"] if foretold else [])]
+    low, high = max(0, math.floor(10 * min(heights))), min(10, math.ceil(10 * max(heights)))
+    low, high = (low, high) if low < high else (max(0, high - 1), max(1, high))
+    first, last = points[0]["rows"], foretold["rows"] if foretold else points[-1]["rows"]
+
+    def x(rows: float) -> float:
+        return WIDTH * math.log(rows / first) / max(math.log(last / first), 1e-12)
+
+    def y(accuracy: float) -> float:
+        return float(HEIGHT * (high / 10 - accuracy) / ((high - low) / 10))
+
+    def line(values: list[float]) -> list[str]:
+        return [f"{x(point['rows']):.1f},{y(value):.1f}" for point, value in zip(points, values, strict=True)]
+
+    return {
+        "curve": curve,
+        "verdict": VERDICTS[curve["verdict"]] if curve["verdict"] else None,
+        "band": " ".join([*line(tops), *reversed(line(bottoms))]),
+        "line": " ".join(line(means)),
+        "dots": [
+            {"x": x(point["rows"]), "y": y(mean), "point": point} for point, mean in zip(points, means, strict=True)
+        ],
+        "foretold": None
+        if foretold is None
+        else {
+            **foretold,
+            "line": f"{x(points[-1]['rows']):.1f},{y(means[-1]):.1f} {x(last):.1f},{y(foretold['accuracy']):.1f}",
+            "x": x(last),
+            "y": y(foretold["accuracy"]),
+            "bar": [y(end) for end in foretold["ends"]],
+        },
+        "across": [{"x": x(10**power), "rows": 10**power} for power in _powers(first, last)],
+        "up": [{"y": y(tenth / 10), "value": tenth / 10} for tenth in range(low, high + 1)],
+    }
+
+
+def _foretold(curve: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the accuracy at twice the largest size and its 95 % interval: what was measured there, and the gain."""
+    found = curve["extrapolation"]
+    if found is None:
+        return None
+    measured = curve["points"][-1]["val_accuracy"]
+    ends = [measured + gain for gain in found["gain_ci95"]]
+    return {"rows": found["rows"], "accuracy": measured + found["gain"], "ends": ends}
+
+
+def _powers(first: int, last: int) -> range:
+    """Return the powers of ten between two sizes."""
+    return range(math.ceil(math.log10(first) - 1e-9), math.floor(math.log10(last) + 1e-9) + 1)
