@@ -116,27 +116,36 @@ def test_balanced_weights_are_those_of_scikit_learn():
 def test_a_path_ends_in_the_optimum_of_each_regularisation():
     x, y = features(spread=1.0)
     l2s = [1e-3, 1e-1, 1e-2, 1e-3]
-    path = solve_logistic_path(x, y, 4, l2s)
-    for l2, found in zip(l2s, path, strict=True):
+    path = list(solve_logistic_path(x, y, 4, l2s))
+    assert [l2 for l2, _ in path] == [1e-1, 1e-2, 1e-3]
+    for l2, found in path:
         one = solve_logistic(x, y, 4, l2)
         assert found.gradient_norm_ratio <= TOLERANCE
         assert found.objective == pytest.approx(one.objective, rel=1e-9)
         assert torch.allclose(found.weight, one.weight, atol=1e-4)
-    assert torch.equal(path[0].weight, path[3].weight)
 
 
 def test_a_path_starts_where_the_one_before_ended():
     x, y = features(spread=1.0)
-    path = solve_logistic_path(x, y, 4, [1e-2, 0.9e-2])
-    assert path[1].products < solve_logistic(x, y, 4, 0.9e-2).products
+    _, (_, late) = solve_logistic_path(x, y, 4, [1e-2, 0.9e-2])
+    assert late.products < solve_logistic(x, y, 4, 0.9e-2).products
+
+
+def test_each_optimum_of_a_path_is_handed_on_before_the_next_is_sought():
+    x, y = features()
+    path = solve_logistic_path(x, y, 4, [1e-2, 1e-1])
+    assert next(path)[0] == 1e-1
+    x.fill_(float("nan"))
+    with pytest.raises(DataError, match="not finite"):
+        next(path)
 
 
 def test_a_path_goes_on_past_a_regularisation_whose_optimum_is_not_reached():
     x, y = features()
-    late, never, early = solve_logistic_path(x, y, 4, [1e-3, 1e-300, 1e-1])
+    (_, early), (_, late), (_, never) = solve_logistic_path(x, y, 4, [1e-3, 1e-300, 1e-1])
     assert isinstance(never, NotReached)
     assert "gradient of" in never.message
-    assert torch.equal(late.weight, solve_logistic_path(x, y, 4, [1e-3, 1e-1])[0].weight)
+    assert torch.equal(late.weight, list(solve_logistic_path(x, y, 4, [1e-3, 1e-1]))[1][1].weight)
     assert max(late.gradient_norm_ratio, early.gradient_norm_ratio) <= TOLERANCE
     with pytest.raises(NotReached):
         solve_logistic(x, y, 4, 1e-300)
@@ -156,5 +165,5 @@ def test_where_only_rounding_is_left_the_optimum_counts_as_reached():
 
 def test_a_preconditioner_that_underflows_is_no_crash():
     x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
-    (found,) = solve_logistic_path(x, torch.arange(60) % 3, 3, [1e-30])
+    [(_, found)] = solve_logistic_path(x, torch.arange(60) % 3, 3, [1e-30])
     assert isinstance(found, NotReached) or found.gradient_norm_ratio <= TOLERANCE

@@ -9,7 +9,7 @@ the gradient vanishes is the optimum, and how nearly it does is measured in floa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weight
         DataError: if features are not finite.
         NotReached: if the gradient does not come down to TOLERANCE.
     """
-    (found,) = solve_logistic_path(x, y, n_classes, [l2], row_weights)
+    [(_, found)] = solve_logistic_path(x, y, n_classes, [l2], row_weights)
     if isinstance(found, NotReached):
         raise found
     return found
@@ -74,8 +74,8 @@ def solve_logistic(x: "Rows", y: "Tensor", n_classes: int, l2: float, row_weight
 
 def solve_logistic_path(
     x: "Rows", y: "Tensor", n_classes: int, l2s: Sequence[float], row_weights: "Tensor | None" = None
-) -> list[Optimum | NotReached]:
-    """Return the optimum for each of several `l2s`, in their order, or in its place why it was not reached.
+) -> Iterator[tuple[float, Optimum | NotReached]]:
+    """Yield each of several `l2s` once, from the largest on, with the optimum, or with why it was not reached.
 
     The other arguments are those of `solve_logistic`. The most regularised comes first and each of the others starts
     where the one before ended (Friedman, Hastie & Tibshirani, 2010); the features' covariance is decomposed once.
@@ -88,15 +88,15 @@ def solve_logistic_path(
     share = torch.ones(len(x), device=x.device) if row_weights is None else row_weights
     share = share.double()[:, None] / len(x)
     curvature, mean = feature_curvature(x)
-    found: dict[float, Optimum | NotReached] = {}
     theta: Tensor | None = None
     for l2 in sorted(set(l2s), reverse=True):
         newton = _Newton(Problem(x, y, share, n_classes, l2, mean), curvature, theta)
         try:
-            theta, found[l2] = newton.run()
+            theta, optimum = newton.run()
         except NotReached as error:
-            found[l2] = error.with_traceback(None)  # whose frames hold the features
-    return [found[l2] for l2 in l2s]
+            yield l2, error.with_traceback(None)  # whose frames hold the features
+        else:
+            yield l2, optimum
 
 
 class _Newton:

@@ -23,6 +23,9 @@ from pipeline.threads import cpu_threads
 if TYPE_CHECKING:
     from torch import Tensor
 
+SCORES_BYTES = 256 << 20
+"""Of validation rows by ridge heads that are measured together."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -98,31 +101,51 @@ def _one_by_one(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterat
 
 def _exact(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
     x, y = problem.rows(problem.train)
-    started = time.perf_counter()
-    l2s = [regularisation(settings, len(y)) for settings in tried]
-    path = solve_logistic_path(x, y, len(problem.classes), l2s, row_weights(y, problem, tried[0]))
     val = problem.rows(problem.val)
-    seconds = (time.perf_counter() - started) / len(tried)
-    for place, optimum in enumerate(path):
-        if isinstance(optimum, NotReached):
-            yield Trial(place, tried[place], float("nan"), float("nan"), seconds)
-            continue
-        (loss,), (accuracy,) = measure_heads(*val, optimum.weight.to(x.device)[None], optimum.bias.to(x.device)[None])
-        yield Trial(place, tried[place], accuracy, loss, seconds)
+    places: dict[float, list[int]] = {}
+    for place, settings in enumerate(tried):
+        places.setdefault(regularisation(settings, len(y)), []).append(place)
+    started = time.perf_counter()
+    path = solve_logistic_path(x, y, len(problem.classes), list(places), row_weights(y, problem, tried[0]))
+    for l2, optimum in path:
+        loss = accuracy = float("nan")
+        if not isinstance(optimum, NotReached):
+            head = (optimum.weight.to(x.device)[None], optimum.bias.to(x.device)[None])
+            (loss,), (accuracy,) = measure_heads(*val, *head)
+        seconds = (time.perf_counter() - started) / len(places[l2])
+        yield from (Trial(place, tried[place], accuracy, loss, seconds) for place in places[l2])
+        started = time.perf_counter()
 
 
 def _ridge(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
-    """Solve for every l2 from one decomposition; losses are those of the best scale, as of the head that is saved."""
+    """Solve for every l2 from one decomposition; losses are those of the best scale, as of the head that is saved.
+
+    Scores of several heads are taken in one pass over validation rows: those of a stream may lie all over the disk.
+    """
+    import torch
+
     x, y = problem.rows(problem.train)
     started = time.perf_counter()
     path = ridge_path(x, y, len(problem.classes), row_weights(y, problem, tried[0]))
-    val = problem.rows(problem.val)
-    seconds = (time.perf_counter() - started) / len(tried)
-    for place, settings in enumerate(tried):
-        weight, bias = (part.float() for part in path.solve(settings.l2 or 0.0))
-        scale = best_scale(scores_of(val[0], weight, bias), val[1])
-        (loss,), (accuracy,) = measure_heads(*val, scale * weight[None], scale * bias[None])
-        yield Trial(place, settings, accuracy, loss, seconds)
+    val, labels = problem.rows(problem.val)
+    together = max(1, SCORES_BYTES // (4 * len(labels) * len(problem.classes)))
+    for first in range(0, len(tried), together):
+        some = tried[first : first + together]
+        weights, biases = zip(*(path.solve(settings.l2 or 0.0) for settings in some), strict=True)
+        scores = scores_of(val, torch.cat(weights), torch.cat(biases)).view(len(labels), len(some), -1)
+        figures = [_scaled_figures(one, labels) for one in scores.unbind(1)]
+        seconds = (time.perf_counter() - started) / len(some)
+        for offset, (settings, found) in enumerate(zip(some, figures, strict=True)):
+            yield Trial(first + offset, settings, *found, seconds)
+        started = time.perf_counter()
+
+
+def _scaled_figures(scores: "Tensor", y: "Tensor") -> tuple[float, float]:
+    """Return the accuracy of scores (n, c), and the mean cross-entropy of their best multiple."""
+    from torch.nn import functional
+
+    loss = functional.cross_entropy(best_scale(scores, y) * scores.double(), y)
+    return float((scores.argmax(1) == y).double().mean()), float(loss)
 
 
 def measure_heads(x: Rows, y: "Tensor", weight: "Tensor", bias: "Tensor") -> tuple[list[float], list[float]]:
