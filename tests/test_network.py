@@ -30,6 +30,12 @@ def test_no_socket_is_opened(tmp_path):
         ["extract", "photos", *BACKBONE, "--workers", "1", "--test-fraction", "0.4"],
         ["train-head", "latest", "--epochs", "1"],
         ["evaluate", "latest", "--end-to-end"],
+        ["train-head", "latest", "--solver", "centroid"],
+        ["evaluate", "latest"],
+        ["compare"],
+        ["audit", "latest", "--folds", "2", "--workers", "1"],
+        ["learn-curve", "latest", "--draws", "1", "--fractions", "0.5,1"],
+        ["report", "latest", "--workers", "1"],
         ["audit", "latest", "--folds", "2"],
     ]
     if not missing("openvino", "cpu"):

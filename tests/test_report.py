@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,12 +13,20 @@ import pytest
 from conftest import make_photos
 
 import pipeline
+from pipeline.auditing.result import Duplicate, Row
+from pipeline.curve_file import read_curve, write_curve
 from pipeline.errors import DataError, UsageError
 from pipeline.outcomes import outcomes_of
+from pipeline.reporting.audit_section import SUSPECTS, audit_section, shown_pairs
+from pipeline.reporting.charts import scale
+from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import embed, map_sample
 from pipeline.reporting.render import embedded
 from pipeline.reporting.tables import CELL_IMAGES, cell_images, confused_pairs, reliability, worst_errors
+from pipeline.runs import find_run
+from pipeline.store.commit import read_json, write_json
 
+CURVE = {"fractions": (0.5, 0.75, 1.0)}
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
@@ -33,7 +42,9 @@ def place(tmp_path_factory) -> Path:
         weights="none", image_size=32,
     )  # fmt: skip
     pipeline.train_head(cache_dir=root / "cache", runs_dir=root / "runs", epochs=3, val_fraction=0.25)
-    pipeline.evaluate(cache_dir=root / "cache", runs_dir=root / "runs")
+    pipeline.evaluate(cache_dir=root / "cache", runs_dir=root / "runs", end_to_end=True, workers=1)
+    _, folder = pipeline.audit(cache_dir=root / "cache", runs_dir=root / "runs", folds=2, workers=1)
+    write_curve(folder, pipeline.learn_curve(cache_dir=root / "cache", val_fraction=0.25, draws=2, **CURVE))
     pipeline.report(cache_dir=root / "cache", runs_dir=root / "runs", workers=1)
     return root
 
@@ -64,11 +75,133 @@ def test_figures_are_those_of_evaluate(place):
     }
 
 
+def test_intervals_are_those_of_evaluate(place):
+    metrics, page = kept(place)["metrics"], page_of(place)
+    cards = re.findall(r'data-metric="(\w+)".*?class="interval">95% ([\d.]+)–([\d.]+)(%?)<', page, re.DOTALL)
+    assert {name for name, *_ in cards} >= {"accuracy", "macro_f1", "nll", "brier", "ece"}
+    for name, low, high, percent in cards:
+        scale, digits = (100, 1) if percent else (1, 3)
+        assert [low, high] == [f"{scale * end:.{digits}f}" for end in metrics["intervals"][name]]
+
+
+def test_classes_are_those_of_evaluate(place):
+    table = page_of(place).split('id="per-class"')[1].split("</table>")[0]
+    rows = re.findall(r'<th scope="row">(.*?)</th>' + 4 * r'<td class="number" data-value="([^"]+)">(.*?)</td>', table)
+    assert len(rows) == len(kept(place)["metrics"]["per_class"]) == 3
+    for (name, n, _, *shares), row in zip(rows, kept(place)["metrics"]["per_class"], strict=True):
+        assert (html.unescape(name), int(n)) == (row["class"], row["n"])
+        expected = [row[key] for key in ("precision", "recall", "f1")]
+        assert [float(value) for value in shares[::2]] == expected
+        assert shares[1::2] == [f"{100 * share:.2f}%" for share in expected]
+
+
+def test_end_to_end_is_that_of_evaluate(place):
+    shown = dict(re.findall(r'data-end="(\w+)" data-value="([^"]+)"', page_of(place)))
+    assert set(shown) == {"accuracy", "prediction_agreement", "max_abs_logit_difference"}
+    assert {name: float(value) for name, value in shown.items()} == {
+        name: kept(place)["end_to_end"][name] for name in shown
+    }
+
+
+def findings(place: Path) -> Path:
+    [folder] = (place / "audits").iterdir()
+    return folder
+
+
+def section_of(page: str, name: str) -> str:
+    return page.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
+def test_suspects_of_the_audit_are_shown_with_their_images(place):
+    found, section = pipeline.read_audit(findings(place)), section_of(page_of(place), "audit")
+    suspects = [one for labels in (found.labels, found.test_labels) for one in labels.suspects[:SUSPECTS]]
+    assert suspects
+    alts = [
+        html.unescape(alt) for alt in re.findall(r'<img src="data:image/jpeg;base64,[\w+/=]+" alt="(.*?)">', section)
+    ]
+    assert alts[-len(suspects) :] == [f"{one.id}: labelled {one.label}, suggested {one.suggested}" for one in suspects]
+    assert f'data-leaks="{len(found.leaks)}"' in section
+
+
+def row(name: str, split: str = "train", label: str = "apple") -> Row:
+    return Row(name, split, label)
+
+
+def test_copies_with_two_labels_come_first_then_those_across_splits(place):
+    pairs = [
+        Duplicate("copy", row("a"), row("b"), 0.8, 0.1),
+        Duplicate("copy", row("c"), row("d"), 0.9, 0.1),
+        Duplicate("mirrored", row("e"), row("f", "test"), 0.7, 0.1),
+        Duplicate("exact", row("g"), row("h", label="beet"), 1.0, 0.0),
+        Duplicate("twin", row("i"), row("j", "test"), 0.95, 0.5),
+    ]
+    found = replace(pipeline.read_audit(findings(place)), duplicates=tuple(pairs))
+    assert [one.a.id for one in shown_pairs(found)] == ["g", "e", "c", "a"]
+    section = audit_section(found, find_run(place / "runs", "0001"), {})
+    assert (section["copies"], section["conflicts"]) == (4, 1)
+
+
+def test_learning_curve_is_the_one_that_was_kept(place):
+    curve, section = read_curve(findings(place)), section_of(page_of(place), "learning-curve")
+    shown = re.findall(r'<td class="number" data-value="([^"]+)">(.*?)</td>', section)
+    means = [point["val_accuracy"] for point in curve["points"]]
+    assert shown == [(str(mean), f"{100 * mean:.2f}%") for mean in means]
+    assert section.count("<circle") == len(means)
+    assert curve["no_extrapolation"] in section
+
+
+def test_foretold_accuracy_is_drawn_above_the_last(place):
+    curve = read_curve(findings(place))
+    found = {
+        "a": 0.9,
+        "b": 0.5,
+        "c": 0.5,
+        "rows": 2 * curve["points"][-1]["rows"],
+        "gain": 0.02,
+        "gain_ci95": [0.01, 0.03],
+    }
+    drawn = curve_section({**curve, "extrapolation": found, "verdict": "yes"})
+    last, foretold = drawn["dots"][-1], drawn["foretold"]
+    assert foretold["accuracy"] == curve["points"][-1]["val_accuracy"] + 0.02
+    assert foretold["x"] > last["x"]
+    assert foretold["bar"][1] < foretold["y"] < foretold["bar"][0] < last["y"]
+    assert drawn["verdict"] == "More data helps"
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.2, 0.73), (0.0, 1.0), (0.99, 1.0), (0.26, 1.03), (0.7, 0.7), (12.0, 90.0)]
+)
+def test_scales_are_round_and_hold_their_values(low, high):
+    ticks = scale(low, high)
+    assert 2 <= len(ticks) <= 6
+    assert ticks[0] <= low + 1e-9
+    assert ticks[-1] >= high - 1e-9
+    assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
+
+
+def test_what_is_missing_names_its_command(place, cli, tmp_path):
+    (tmp_path / "none").mkdir()
+    where = ("--cache-dir", place / "cache", "--runs-dir", place / "runs", "--no-images", "-o", tmp_path / "page.html")
+    done = cli("report", "latest", "--findings", tmp_path / "none", *where)
+    assert done.code == 3
+    assert "has neither audit.json nor learning-curve.json" in done.err
+    folder = findings(place)
+    shutil.copytree(folder, tmp_path / "kept")
+    (tmp_path / "kept" / "audit.json").unlink()
+    body = read_json(tmp_path / "kept" / "learning-curve.json")
+    write_json(tmp_path / "kept" / "learning-curve.json", {**body, "manifest_sha256": "0" * 64}, replace=True)
+    done = cli("report", "latest", "--findings", tmp_path / "kept", *where)
+    assert "is of other data than this run was trained on" in done.err
+    page = html.unescape((tmp_path / "page.html").read_text())
+    for name, command in (("audit", "audit"), ("learning-curve", "learn-curve")):
+        assert f"pipeline {command} {folder.name} --cache-dir {place / 'cache'}" in section_of(page, name)
+
+
 def test_names_are_text_and_nothing_is_loaded(place):
     page = page_of(place)
     assert "<b>&'" not in page
     assert "&lt;b&gt;" in page
-    assert not re.findall(r"""(?:src|href)=["'](?!#)""", page)
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:image/jpeg;base64,)""", page)
     assert "default-src 'none'" in html.unescape(page)
 
 
@@ -181,4 +314,10 @@ def test_figures_are_written_or_refused_before_any_work(place, tmp_path):
         return
     made = pipeline.report(images=False, output=page, figures=tmp_path / "plots", **folders)
     assert {path.name for path in (tmp_path / "plots").iterdir()} == set(made.figures)
-    assert {"confusion.png", "reliability.svg", "training.svg"} <= set(made.figures)
+    assert {name.partition(".")[0] for name in made.figures} == {
+        "confusion",
+        "learning-curve",
+        "reliability",
+        "training",
+    }
+    assert len(made.figures) == 8

@@ -76,6 +76,30 @@ def test_classes_sort_and_filter(page):
     page.fill("#filter", "")
 
 
+def test_pairs_show_their_images_and_sort(page):
+    button = page.locator("[data-pair]").first
+    true, said, n = page.locator("#pairs tbody tr").first.locator("td").all_inner_texts()[:3]
+    button.click()
+    assert page.inner_text("#cell p").startswith(f"{true} predicted as {said}: {n} image")
+    assert page.locator("#cell figure").count() == min(int(n), 12)
+    for column, numeric in ((1, False), (3, True)):
+        page.click(f"#pairs th:nth-child({column}) button")
+        shown = page.locator(f"#pairs td:nth-child({column})").all_inner_texts()
+        expected = sorted(shown, key=int, reverse=True) if numeric else sorted(shown, key=str.lower)
+        assert shown == expected
+        assert page.locator("#pairs th[aria-sort]").count() == 1
+
+
+def test_classes_sort_by_name(page):
+    names = []
+    for direction in ("ascending", "descending"):
+        page.click("#per-class th:nth-child(1) button")
+        assert page.get_attribute("#per-class th:nth-child(1)", "aria-sort") == direction
+        names.append(page.locator("#per-class tbody th").all_inner_texts())
+    assert names[0] == names[1][::-1]
+    assert names[0][-2:] == ["beet", "corn"]
+
+
 def test_map_moves_by_mouse_and_keys_and_changes_its_view(page):
     before = page.get_attribute("#points circle", "cx")
     page.click("#pca")

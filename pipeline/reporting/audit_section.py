@@ -62,9 +62,9 @@ def audited_ids(found: AuditResult) -> list[str]:
 
 
 def shown_pairs(found: AuditResult) -> list[Duplicate]:
-    """Return up to 24 pairs of one picture: two labels first, then those across splits; else in the audit's order."""
+    """Return up to 24 pairs of one picture: two labels first, then across splits; then the closest features."""
     pairs = [one for one in found.duplicates if _worth_showing(one)]
-    return sorted(pairs, key=lambda one: (not one.conflict, not one.across))[:PAIRS]
+    return sorted(pairs, key=lambda one: (not one.conflict, not one.across, -one.similarity))[:PAIRS]
 
 
 def _worth_showing(one: Duplicate) -> bool:

@@ -8,7 +8,7 @@ from pipeline.curve_file import read_curve
 from pipeline.errors import DataError
 from pipeline.extrapolation import VERDICTS
 from pipeline.findings import CURVE
-from pipeline.reporting.charts import HEIGHT, WIDTH
+from pipeline.reporting.charts import HEIGHT, WIDTH, scale
 from pipeline.runs import Run
 
 
@@ -35,15 +35,14 @@ def curve_section(curve: dict[str, Any]) -> dict[str, Any]:
     tops = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
     bottoms = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
     heights = [*tops, *bottoms, *(foretold["ends"] if foretold else [])]
-    low, high = max(0, math.floor(10 * min(heights))), min(10, math.ceil(10 * max(heights)))
-    low, high = (low, high) if low < high else (max(0, high - 1), max(1, high))
+    ticks = scale(max(0.0, min(heights)), min(1.0, max(heights)))
     first, last = points[0]["rows"], foretold["rows"] if foretold else points[-1]["rows"]
 
     def x(rows: float) -> float:
         return WIDTH * math.log(rows / first) / max(math.log(last / first), 1e-12)
 
     def y(accuracy: float) -> float:
-        return float(HEIGHT * (high / 10 - accuracy) / ((high - low) / 10))
+        return float(HEIGHT * (ticks[-1] - accuracy) / (ticks[-1] - ticks[0]))
 
     def line(values: list[float]) -> list[str]:
         return [f"{x(point['rows']):.1f},{y(value):.1f}" for point, value in zip(points, values, strict=True)]
@@ -66,7 +65,7 @@ def curve_section(curve: dict[str, Any]) -> dict[str, Any]:
             "bar": [y(end) for end in foretold["ends"]],
         },
         "across": [{"x": x(10**power), "rows": 10**power} for power in _powers(first, last)],
-        "up": [{"y": y(tenth / 10), "value": tenth / 10} for tenth in range(low, high + 1)],
+        "up": [{"y": y(value), "value": value} for value in ticks],
     }
 
 

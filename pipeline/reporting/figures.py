@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Kind = Literal["svg", "png"]
+Layout = Literal["constrained", "compressed"]
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
 DPI = 160
@@ -75,6 +76,8 @@ def learning_curve(
         if foretold is not None:
             _foretold(axes, sizes[-1], mean[-1], *foretold)
         axes.set_xscale("log")
+        if sizes[-1] >= 10 * sizes[0]:  # else the numbers that are named are those between powers of ten
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("training images")
         axes.set_ylabel("validation accuracy (%)")
         axes.legend(loc="lower right")
@@ -123,7 +126,8 @@ def confusion_matrix(
                     color="white" if dark else "black",
                 )
 
-    return _picture(draw, kind, (side + 0.8, side))
+    # Cells are square, which constrained axes do not allow for: their labels would be cut off.
+    return _picture(draw, kind, (side + 0.8, side), layout="compressed")
 
 
 def reliability_diagram(confidence: np.ndarray, right: np.ndarray, *, kind: Kind = "svg") -> bytes:
@@ -196,14 +200,16 @@ def _foretold(
     axes.errorbar(ahead[-1:], middle[-1:], yerr=away, color=VERMILION, marker="s", markersize=4, capsize=4)
 
 
-def _picture(draw: Callable[["Axes"], None], kind: Kind, size: tuple[float, float]) -> bytes:
+def _picture(
+    draw: Callable[["Axes"], None], kind: Kind, size: tuple[float, float], layout: Layout = "constrained"
+) -> bytes:
     """Return what `draw` puts on axes of so many inches as a file."""
     require_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps figures
 
     with rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout=layout)
         draw(figure.add_subplot())
         file = io.BytesIO()
         # No time and no version in the file, so that equal numbers give equal bytes.

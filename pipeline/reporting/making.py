@@ -147,11 +147,12 @@ def _findings(run: Run, folder: str | Path | None, runs_dir: Path) -> Path:
 
 
 def _commands(run: Run, cache_dir: Path, runs_dir: Path) -> dict[str, str]:
-    """Return the commands that make what the page may lack, by the section's name."""
+    """Return the commands that make what the page shows or may lack."""
     cache = run.body["cache"]["id"]
     where = [] if cache_dir == Path("cache") else ["--cache-dir", str(cache_dir)]
     where += [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
     return {
+        "evaluate": shlex.join(["pipeline", "evaluate", run.id, *where]),
         "audit": shlex.join(["pipeline", "audit", cache, *where]),
         "learning_curve": shlex.join(["pipeline", "learn-curve", cache, *where]),
     }

@@ -3,7 +3,6 @@
 Every figure is taken from the evaluation as it is; only what it has none of (bins, shares) is counted here.
 """
 
-import shlex
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def page_data(
         "missing": missing,
         "touch": evaluation.get("touch"),
         "plan": _plan(run, entry),
-        "commands": _commands(run, entry),
+        "commands": _commands(run, entry, sections["commands"]["evaluate"]),
         "curves": _curves(run),
         "sweep": sweep_table(run, missing),
         "matrix": len(outcomes.classes) <= MOST_CLASSES,
@@ -104,8 +103,8 @@ def _reading(metrics: dict[str, Any], pairs: list[dict[str, Any]], outcomes: Out
             f"{outcomes.classes[first['said']]}: {first['n']:,} images, {100 * first['share']:.1f}% of that class."
         )
     gap = float(outcomes.confidence.mean()) - metrics["accuracy"]
-    word = "more" if gap > 0 else "less"
-    said.append(f"Its mean confidence is {100 * abs(gap):.1f} points {word} than its accuracy.")
+    word = "above" if gap > 0 else "below"
+    said.append(f"Its mean confidence is {100 * abs(gap):.1f} points {word} its accuracy.")
     return said
 
 
@@ -128,17 +127,17 @@ def _plan(run: Run, entry: Entry | None) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _commands(run: Run, entry: Entry | None) -> list[str]:
+def _commands(run: Run, entry: Entry | None, evaluate: str) -> list[str]:
     made = [] if entry is None else [str(entry.manifest["command"])]
-    return [line for line in [*made, run.body.get("command", ""), shlex.join(["pipeline", "evaluate", run.id])] if line]
+    return [line for line in [*made, run.body.get("command", ""), evaluate] if line]
 
 
 def _curves(run: Run) -> list[dict[str, Any]]:
     epochs = run.body.get("epochs") or []
     if not epochs:
         return []
-    accuracy = epoch_lines(epochs, {"train": "train_accuracy", "validation": "val_accuracy"}, 1.0)
-    loss = epoch_lines(epochs, {"train": "train_loss", "validation": "val_loss"}, None)
+    accuracy = epoch_lines(epochs, {"train": "train_accuracy", "validation": "val_accuracy"})
+    loss = epoch_lines(epochs, {"train": "train_loss", "validation": "val_loss"})
     return [{"name": "Accuracy", "share": True, **accuracy}, {"name": "Loss", "share": False, **loss}]
 
 

@@ -42,7 +42,7 @@ function showCell(key, n) {
   const [label, said] = key.split(",").map((place) => data.classes[place]);
   const rows = data.cells[key] || [];
   const less = rows.length < n ? `, ${rows.length} shown` : "";
-  at("cell").replaceChildren(make("p", `${label} predicted as ${said}: ${n} images${less}`), images(rows));
+  at("cell").replaceChildren(make("p", `${label} predicted as ${said}: ${n.toLocaleString("en")} ${n === 1 ? "image" : "images"}${less}`), images(rows));
 }
 const cells = [...document.querySelectorAll("[data-cell]")];
 for (const cell of cells) cell.addEventListener("click", () => {
@@ -70,7 +70,7 @@ if (matrix) {
   at("shares").addEventListener("click", () => { press(at("shares"), at("counts")); show("share"); });
 }
 for (const button of document.querySelectorAll("[data-pair]")) button.addEventListener("click", () => {
-  showCell(button.dataset.pair, Number(button.closest("tr").cells[2].textContent));
+  showCell(button.dataset.pair, Number(button.closest("tr").cells[2].dataset.value));
   at("cell").scrollIntoView({ block: "nearest" });
 });
 
@@ -81,7 +81,7 @@ for (const table of document.querySelectorAll(".sortable")) [...table.tHead.rows
   button.type = "button";
   head.replaceChildren(button);
   const numeric = head.classList.contains("number");
-  const value = (row) => (numeric ? parseFloat(row.cells[column].textContent) : row.cells[column].textContent);
+  const value = (row) => { const cell = row.cells[column]; return numeric ? parseFloat(cell.dataset.value ?? cell.textContent) : cell.textContent; };
   button.addEventListener("click", () => {
     const down = head.getAttribute("aria-sort") === "descending" ? false : numeric || head.getAttribute("aria-sort") === "ascending";
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
