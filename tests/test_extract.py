@@ -406,7 +406,7 @@ def test_too_little_disk_is_said_before_the_first_batch(photos, tmp_path, monkey
 def test_a_shard_that_another_process_commits_meanwhile_does_not_disturb_the_next(tmp_path):
     """Its images were asked of the loader already: they must not be taken for another shard's."""
     from pipeline.backbones.backbone import load_backbone
-    from pipeline.extraction.job import prepare
+    from pipeline.extraction.prepare import prepare
     from pipeline.extraction.publish import publish
     from pipeline.extraction.recipe import Wishes
     from pipeline.extraction.shard import extract_shard, request_shard

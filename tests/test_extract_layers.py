@@ -94,6 +94,22 @@ def test_a_pass_that_was_killed_goes_on_where_it_stopped(photos, tmp_path, monke
     assert (again.computed, again.beside[0].computed) == (20, 28)
 
 
+def test_a_layer_that_was_begun_with_another_engine_keeps_it_to_itself(photos, tmp_path):
+    def stop(progress):
+        if progress.done >= 12:
+            raise KeyboardInterrupt
+
+    options = {"layer": "stage2", "shard_rows": 8}
+    with pytest.raises(KeyboardInterrupt):
+        extract(photos, tmp_path / "cache", engine="reference", on_progress=stop, **options)
+    made = extract(photos, tmp_path / "cache", beside=["stage3"], **options)
+    results = (made, *made.beside)
+    assert [result.recipe["engine"] for result in results] == ["reference", "eager"]
+    for result in results:
+        alone = extract(photos, tmp_path / "alone", layer=result.layer, shard_rows=8, engine=result.recipe["engine"])
+        assert shard_bytes(alone.path) == shard_bytes(result.path)
+
+
 def test_bad_and_doubled_images_are_the_same_for_every_layer(tmp_path):
     root = make_photos(tmp_path / "photos", per_class=6)
     (root / "beet" / "03.jpg").write_bytes(b"not an image")

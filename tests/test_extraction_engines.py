@@ -1,6 +1,7 @@
 """An extraction and its engine: chosen by what finishes first, held against the module, pinned, kept."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.engines.registry import missing
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.extraction import choosing
 from pipeline.extraction.choosing import Expected, largest_fitting
+from pipeline.store.commit import read_json, write_json
 from pipeline.store.entry import open_entry
 from pipeline.store.graphs import GraphFolder
 
@@ -122,19 +124,61 @@ def test_dtypes_and_engines_are_checked_by_name(cli, photos):
         extract(photos, "cache", dtype="bfloat")
 
 
-@needs_openvino
-def test_a_resumed_extraction_goes_on_with_its_engine(photos, tmp_path):
+def begin(photos, cache, **more):
+    """Extract some shards, and stop."""
+
     def stop(progress):
         if progress.done >= 12:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(photos, tmp_path / "cache", engine="openvino", on_progress=stop)
+        extract(photos, cache, on_progress=stop, **more)
+
+
+@needs_openvino
+def test_a_resumed_extraction_goes_on_with_its_engine(photos, tmp_path, monkeypatch):
+    begin(photos, tmp_path / "cache", engine="openvino")
     with pytest.raises(CacheError, match="started with engine openvino, you ask for eager"):
         extract(photos, tmp_path / "cache", engine="eager")
+    with monkeypatch.context() as gone:
+        gone.setitem(sys.modules, "openvino", None)
+        with pytest.raises(CacheError, match="started with engine openvino, which does not run here: it is not inst"):
+            extract(photos, tmp_path / "cache")
     result = extract(photos, tmp_path / "cache")
     assert result.recipe["engine"] == "openvino"
     whole = extract(photos, tmp_path / "whole", engine="openvino")
+    for one, other in zip(*(sorted(Path(made.path).glob("shards/*")) for made in (result, whole)), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.parametrize("more", [{}, {"resize": "device"}])
+def test_a_resumed_extraction_goes_on_where_it_was_started(photos, tmp_path, more):
+    begin(photos, tmp_path / "cache", engine="eager")
+    (plan,) = (tmp_path / "cache" / "plans").glob("*/plan.json")
+    body = read_json(plan)
+    write_json(plan, {**body, "recipe": {**body["recipe"], "device": "cuda"}}, replace=True)
+    with pytest.raises(CacheError, match="this extraction was started on cuda, which is not here"):
+        extract(photos, tmp_path / "cache", **more)
+    with pytest.raises(CacheError, match="started with device cuda, you ask for cpu"):
+        extract(photos, tmp_path / "cache", device="cpu")
+
+
+@needs_openvino
+def test_of_two_processes_the_second_takes_the_engine_of_the_first(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "FEW_ROWS", 1)
+    monkeypatch.setattr(choosing, "EXPECTED", {"openvino": Expected(0.0, 1e9), "compile": Expected(1e9, 1.0)})
+    monkeypatch.setattr("pipeline.extraction.choosing.TRIAL_ROWS", 2)
+
+    def meanwhile(plan):
+        other = {"eager": "openvino", "openvino": "eager"}[plan.engine]
+        begin(photos, tmp_path / "cache", engine=other)
+        raced.append(other)
+
+    raced = []
+    result = extract(photos, tmp_path / "cache", on_plan=meanwhile)
+    assert [result.recipe["engine"]] == raced
+    whole = extract(photos, tmp_path / "whole", engine=raced[0])
     for one, other in zip(*(sorted(Path(made.path).glob("shards/*")) for made in (result, whole)), strict=True):
         assert one.read_bytes() == other.read_bytes()
 

@@ -15,7 +15,7 @@ from entries import everything
 import pipeline
 from pipeline.backbones.backbone import load_backbone
 from pipeline.errors import CacheError
-from pipeline.extraction.job import prepare
+from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
 from pipeline.launch.plan import Plan, check_disk
 from pipeline.sources.resolve import open_source

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.weights import state_digest
-from pipeline.extraction.job import prepare
+from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
 from pipeline.launch.jobs import run_jobs
 from pipeline.launch.result import ExtractResult

@@ -4,31 +4,33 @@ import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.backbones.backbone import Backbone
-from pipeline.device import resolve_device
-from pipeline.digest import array_digest
 from pipeline.engines.resizing import DeviceResize
-from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.errors import CacheError
 from pipeline.extraction.deviation import CheckedEngine, Deviation, checked_engine
 from pipeline.extraction.precision import Judge
-from pipeline.extraction.recipe import Wishes, pinned_recipe, wished_recipe
+from pipeline.extraction.recipe import Wishes, check_runs_here, pinned_recipe, recipe_device
 from pipeline.extraction.together import SharedPass
 from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader, auto_workers
-from pipeline.sources.source import TEST, TRAIN, UNLABELLED, ArrayPayload, Listing, Payload, Source
+from pipeline.sources.source import TEST, TRAIN, Listing, Payload, Source
 from pipeline.sources.split import drawn
 from pipeline.store.commit import remove_leftovers
 from pipeline.store.graphs import GraphFolder
-from pipeline.store.key import STORE_DTYPES, FeatureSpace, Recipe, entry_id, plan_id
+from pipeline.store.key import FeatureSpace, Recipe, entry_id
 from pipeline.store.prune import work_leftovers
 from pipeline.store.rows import RowIndex, index_rows
 from pipeline.store.shard import ShardRows
 from pipeline.store.statindex import StatIndex
 from pipeline.store.work import Record, WorkFolder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -102,31 +104,46 @@ class Job:
             return RowIndex(self.space)
         return index_rows(self.root, self.space, recipe=self.recipe, engine_only=self.wishes.engine != "auto")
 
+    @property
+    def device(self) -> "torch.device":
+        """Where the recipe computes; of several such devices the one asked for.
+
+        Raises:
+            CacheError: if the work was started on a device that is not here.
+        """
+        return recipe_device(self.recipe, self.wishes)
+
     @cached_property
     def engine(self) -> CheckedEngine:
         """The engine of the recipe, on its device; its first batch is compared with the untouched module's.
 
         Raises:
-            CacheError: if the work was started with an engine of another version.
+            CacheError: as `pinned_engine`.
         """
-        engine = self.make_engine(self.recipe.engine)
-        if engine.version != self.recipe.engine_version:
-            raise CacheError(
-                f"this extraction was started with {self.recipe.engine_version}, here is {engine.version}",
-                "Finish it there, or pass --restart to begin anew.",
-            )
-        return engine
+        return self.pinned_engine(self.backbone.network, self.space.sha256)
+
+    def pinned_engine(self, network: "nn.Module", graphs: str) -> CheckedEngine:
+        """Return the engine of the recipe for a network, whose graphs are kept under a name of their own.
+
+        Raises:
+            CacheError: if the work was started with an engine that does not run here, or is of another version.
+        """
+        check_runs_here(self.recipe)
+        return self._checked(self.recipe.engine, network, graphs)
 
     def make_engine(self, name: str) -> CheckedEngine:
-        """Return an engine for this backbone, on the device and in the dtype asked for."""
+        """Return an engine for this backbone, on the recipe's device and in the dtype asked for."""
+        return self._checked(name, self.backbone.network, self.space.sha256)
+
+    def _checked(self, name: str, network: "nn.Module", graphs: str) -> CheckedEngine:
         return checked_engine(
             name,
-            self.backbone.network,
+            network,
             self.backbone.preprocess,
-            resolve_device(self.wishes.device),
+            self.device,
             dtype=self.space.dtype,
             threads=self.recipe.threads,
-            graphs=GraphFolder(self.root, self.space.sha256),
+            graphs=GraphFolder(self.root, graphs),
         )
 
     def set_batch_size(self, batch_size: int) -> None:
@@ -161,7 +178,7 @@ class Job:
         """
         if self.wishes.resize == "workers":
             return None
-        return DeviceResize(self.backbone.preprocess, resolve_device(self.wishes.device))
+        return DeviceResize(self.backbone.preprocess, self.device)
 
     def finished(self, batch: Batch) -> Batch:
         """Return a batch whose images are all resized: pixels (b, crop, crop, 3)."""
@@ -185,9 +202,18 @@ class Job:
         )
 
     def begin(self) -> None:
-        """Pin the recipe, or take over the one another process has pinned since; sweep what killed ones left."""
+        """Pin the recipe, or take over the one another process has pinned since; sweep what killed ones left.
+
+        Raises:
+            CacheError: if that is not what was asked for.
+        """
         remove_leftovers(work_leftovers(self.root))
-        self.recipe = self.work.pin(self.space, self.recipe, {"source": self.source.spec})
+        pinned = self.work.pin(self.space, self.recipe, {"source": self.source.spec})
+        if pinned != self.recipe:
+            self.recipe = pinned_recipe(pinned, self.wishes)
+            for name in ("engine", "resizing"):  # which may have been made for the recipe before
+                self.__dict__.pop(name, None)
+            self.look_again()
 
     def replace_with_new_rows(self) -> None:
         """Use no row that lies in the cache, and replace a finished entry."""
@@ -251,95 +277,3 @@ class Job:
         for name in ("loader", "plain_loader"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-
-
-def prepare(
-    source: Source,
-    backbone: Backbone,
-    *,
-    root: Path,
-    wishes: Wishes,
-    store_dtype: str = "float32",
-    limit: int | None = None,
-    restart: bool = False,
-    rehash: bool = False,
-    beside: Job | None = None,
-) -> Job:
-    """List the source and find out what is known already; nothing is computed or written.
-
-    `beside` is another layer's job in the same pass: its listing is used, and what either learns of files both know.
-
-    Raises:
-        UsageError, DataError, CacheError: as the command line says them.
-    """
-    if store_dtype not in STORE_DTYPES:
-        raise UsageError(f"unknown store dtype {store_dtype!r}", f"Known: {', '.join(STORE_DTYPES)}")
-    listing = _listing(source, limit) if beside is None else beside.listing
-    space = FeatureSpace(
-        architecture=backbone.architecture,
-        weights=backbone.weights_digest,
-        layer=backbone.layer,
-        pool=backbone.pool,
-        preprocess=backbone.preprocess.to_json(),
-        dtype=wishes.dtype,
-        store_dtype=store_dtype,
-        row_shape=backbone.row_shape,
-    )
-    work = WorkFolder(root, plan_id(space, source.describe(), listing.ids))
-    if restart:
-        work.discard()
-    recipe = work.pinned()
-    recipe = wished_recipe(space, wishes) if recipe is None else pinned_recipe(recipe, wishes)
-    if beside is None:
-        digests, known = _known_digests(source, listing, root, rehash=rehash)
-    else:
-        digests, known = beside.digests, beside.known
-    job = Job(
-        root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
-    )
-    _ = job.resizing  # what it does not know is refused before any work
-    for record in work.records():
-        job.learn(record)
-    return job
-
-
-def _listing(source: Source, limit: int | None) -> Listing:
-    listing = _limited(source.listing(), limit)
-    _check_classes(listing)
-    for note in listing.notes:
-        logger.warning("%s", note)
-    return listing
-
-
-def _limited(listing: Listing, limit: int | None) -> Listing:
-    """Take `limit` samples spread evenly over the source, so that all classes and splits stay."""
-    if limit is None or limit >= len(listing):
-        return listing
-    if limit < 1:
-        raise UsageError(f"limit must be at least 1, not {limit}")
-    return listing.take(np.arange(limit, dtype=np.int64) * len(listing) // limit)
-
-
-def _check_classes(listing: Listing) -> None:
-    if not listing.classes and (listing.labels == UNLABELLED).all():
-        return
-    if len(listing.classes) < 2:
-        raise DataError(
-            f"the source has {len(listing.classes)} class ({', '.join(listing.classes)}); a classifier needs two",
-            "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
-        )
-
-
-def _known_digests(source: Source, listing: Listing, root: Path, *, rehash: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return digests (n, 32) and which are known (n,) without opening a file; none of files with `rehash`."""
-    if listing.stats is not None and source.folder is not None:
-        index = StatIndex() if rehash else StatIndex.load(root, source.folder)
-        return index.lookup(listing.stats)
-    if listing.digests is not None:
-        return listing.digests.copy(), np.asarray(listing.digests.any(axis=1))
-    digests = np.empty((len(listing), 32), np.uint8)
-    for row, sample_id in enumerate(listing.ids):
-        payload = source.payload(sample_id)
-        assert isinstance(payload, ArrayPayload)
-        digests[row] = np.frombuffer(array_digest(payload.array), np.uint8)
-    return digests, np.ones(len(listing), bool)

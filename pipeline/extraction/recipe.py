@@ -2,14 +2,18 @@
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.device import resolve_device
 from pipeline.engines.engine import DTYPES
-from pipeline.engines.registry import ENGINES, check_engine, engine_version
+from pipeline.engines.registry import ENGINES, check_engine, engine_version, missing
 from pipeline.errors import CacheError, UsageError, nearest
 from pipeline.loading.loader import IMAGE_TIMEOUT_SECONDS
 from pipeline.store.key import FeatureSpace, Recipe, shard_rows_for
 from pipeline.threads import default_threads
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -90,3 +94,40 @@ def pinned_recipe(pinned: Recipe, wishes: Wishes) -> Recipe:
                 value,
             )
     return pinned
+
+
+def recipe_device(recipe: Recipe, wishes: Wishes) -> "torch.device":
+    """Return where a recipe computes; of several such devices the one asked for.
+
+    Raises:
+        CacheError: if that is not here.
+    """
+    if wishes.device != "auto":
+        return resolve_device(wishes.device)
+    try:
+        return resolve_device(recipe.device)
+    except UsageError as error:
+        raise CacheError(
+            f"this extraction was started on {recipe.device}, which is not here",
+            "Finish it where that is, or pass --restart to begin anew.",
+        ) from error
+
+
+def check_runs_here(recipe: Recipe) -> None:
+    """Refuse to go on with an engine that is not here, or is of another version.
+
+    Raises:
+        CacheError: saying what is missing.
+    """
+    lacking = missing(recipe.engine, recipe.device)
+    if lacking:
+        raise CacheError(
+            f"this extraction was started with engine {recipe.engine}, which does not run here: {lacking}",
+            "Finish it where it runs, or pass --restart to begin anew.",
+        )
+    version = engine_version(recipe.engine)
+    if version != recipe.engine_version:
+        raise CacheError(
+            f"this extraction was started with {recipe.engine_version}, here is {version}",
+            "Finish it there, or pass --restart to begin anew.",
+        )

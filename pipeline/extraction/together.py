@@ -7,13 +7,12 @@ because the first found its rows in the cache or was killed before, they compute
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.device import resolve_device
-from pipeline.extraction.deviation import CheckedEngine, checked_engine
-from pipeline.store.graphs import GraphFolder
+from pipeline.extraction.deviation import CheckedEngine
+from pipeline.store.key import Recipe
 
 if TYPE_CHECKING:
     from pipeline.extraction.job import Job
@@ -71,10 +70,10 @@ def key_of(job: "Job") -> str:
 
 
 def share(jobs: "Sequence[Job]") -> "list[list[Job]]":
-    """Let jobs whose shards have the same rows share a pass; return them so grouped."""
-    groups: dict[Any, list[Job]] = {}
+    """Let jobs of one recipe, whose shards have the same rows, share a pass; return them so grouped."""
+    groups: dict[Recipe, list[Job]] = {}
     for job in jobs:
-        groups.setdefault((job.recipe.shard_rows, job.recipe.batch_size), []).append(job)
+        groups.setdefault(job.recipe, []).append(job)
     for group in groups.values():
         shared = SharedPass()
         for job in group:
@@ -95,12 +94,4 @@ def _joint_engine(jobs: "list[Job]") -> CheckedEngine:
     from pipeline.backbones.backbone import together
 
     first = jobs[0]
-    return checked_engine(
-        first.recipe.engine,
-        together([job.backbone for job in jobs]),
-        first.backbone.preprocess,
-        resolve_device(first.wishes.device),
-        dtype=first.space.dtype,
-        threads=first.recipe.threads,
-        graphs=GraphFolder(first.root, " ".join(job.space.sha256 for job in jobs)),
-    )
+    return first.pinned_engine(together([job.backbone for job in jobs]), " ".join(job.space.sha256 for job in jobs))

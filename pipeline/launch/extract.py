@@ -11,8 +11,9 @@ from typing import Any
 
 from pipeline.backbones.backbone import cut_original, load_original
 from pipeline.errors import UsageError
-from pipeline.extraction.job import Job, prepare
+from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Judge
+from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
 from pipeline.launch.jobs import run_jobs
 from pipeline.launch.plan import Plan

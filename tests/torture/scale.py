@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.benchmark.numbered import NumberedImages, null_backbone
-from pipeline.extraction.job import Job, prepare
+from pipeline.extraction.job import Job
+from pipeline.extraction.prepare import prepare
 from pipeline.extraction.publish import publish, whole_entry
 from pipeline.extraction.recipe import Wishes
 from pipeline.extraction.shard import extract_shard, request_shard

@@ -1,0 +1,110 @@
+"""From a source, a backbone and wishes to a job."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.backbones.backbone import Backbone
+from pipeline.digest import array_digest
+from pipeline.errors import DataError, UsageError
+from pipeline.extraction.job import Job
+from pipeline.extraction.recipe import Wishes, pinned_recipe, wished_recipe
+from pipeline.sources.source import UNLABELLED, ArrayPayload, Listing, Source
+from pipeline.store.key import STORE_DTYPES, FeatureSpace, plan_id
+from pipeline.store.statindex import StatIndex
+from pipeline.store.work import WorkFolder
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    source: Source,
+    backbone: Backbone,
+    *,
+    root: Path,
+    wishes: Wishes,
+    store_dtype: str = "float32",
+    limit: int | None = None,
+    restart: bool = False,
+    rehash: bool = False,
+    beside: Job | None = None,
+) -> Job:
+    """List the source and find out what is known already; nothing is computed or written.
+
+    `beside` is another layer's job in the same pass: its listing is used, and what either learns of files both know.
+
+    Raises:
+        UsageError, DataError, CacheError: as the command line says them.
+    """
+    if store_dtype not in STORE_DTYPES:
+        raise UsageError(f"unknown store dtype {store_dtype!r}", f"Known: {', '.join(STORE_DTYPES)}")
+    listing = _listing(source, limit) if beside is None else beside.listing
+    space = FeatureSpace(
+        architecture=backbone.architecture,
+        weights=backbone.weights_digest,
+        layer=backbone.layer,
+        pool=backbone.pool,
+        preprocess=backbone.preprocess.to_json(),
+        dtype=wishes.dtype,
+        store_dtype=store_dtype,
+        row_shape=backbone.row_shape,
+    )
+    work = WorkFolder(root, plan_id(space, source.describe(), listing.ids))
+    if restart:
+        work.discard()
+    recipe = work.pinned()
+    recipe = wished_recipe(space, wishes) if recipe is None else pinned_recipe(recipe, wishes)
+    if beside is None:
+        digests, known = _known_digests(source, listing, root, rehash=rehash)
+    else:
+        digests, known = beside.digests, beside.known
+    job = Job(
+        root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
+    )
+    _ = job.resizing  # what it does not know is refused before any work
+    for record in work.records():
+        job.learn(record)
+    return job
+
+
+def _listing(source: Source, limit: int | None) -> Listing:
+    listing = _limited(source.listing(), limit)
+    _check_classes(listing)
+    for note in listing.notes:
+        logger.warning("%s", note)
+    return listing
+
+
+def _limited(listing: Listing, limit: int | None) -> Listing:
+    """Take `limit` samples spread evenly over the source, so that all classes and splits stay."""
+    if limit is None or limit >= len(listing):
+        return listing
+    if limit < 1:
+        raise UsageError(f"limit must be at least 1, not {limit}")
+    return listing.take(np.arange(limit, dtype=np.int64) * len(listing) // limit)
+
+
+def _check_classes(listing: Listing) -> None:
+    if not listing.classes and (listing.labels == UNLABELLED).all():
+        return
+    if len(listing.classes) < 2:
+        raise DataError(
+            f"the source has {len(listing.classes)} class ({', '.join(listing.classes)}); a classifier needs two",
+            "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg",
+        )
+
+
+def _known_digests(source: Source, listing: Listing, root: Path, *, rehash: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return digests (n, 32) and which are known (n,) without opening a file; none of files with `rehash`."""
+    if listing.stats is not None and source.folder is not None:
+        index = StatIndex() if rehash else StatIndex.load(root, source.folder)
+        return index.lookup(listing.stats)
+    if listing.digests is not None:
+        return listing.digests.copy(), np.asarray(listing.digests.any(axis=1))
+    digests = np.empty((len(listing), 32), np.uint8)
+    for row, sample_id in enumerate(listing.ids):
+        payload = source.payload(sample_id)
+        assert isinstance(payload, ArrayPayload)
+        digests[row] = np.frombuffer(array_digest(payload.array), np.uint8)
+    return digests, np.ones(len(listing), bool)
