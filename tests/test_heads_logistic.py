@@ -9,6 +9,7 @@ from torch.nn import functional
 from pipeline.errors import DataError
 from pipeline.heads import logistic
 from pipeline.heads.balance import balanced_weights
+from pipeline.heads.curvature import feature_curvature
 from pipeline.heads.logistic import TOLERANCE, NotReached, solve_logistic, solve_logistic_path
 from pipeline.heads.objective import Problem
 
@@ -167,3 +168,14 @@ def test_a_preconditioner_that_underflows_is_no_crash():
     x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
     [(_, found)] = solve_logistic_path(x, torch.arange(60) % 3, 3, [1e-30])
     assert isinstance(found, NotReached) or found.gradient_norm_ratio <= TOLERANCE
+
+
+def test_few_rows_of_many_features_have_a_curvature():
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((3, 256)) * (np.random.default_rng(99).random(256) > 0.5)
+    spread = rows.std(axis=0)
+    x = torch.from_numpy(np.where(spread > 0, (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1), 0)).float()
+    curvature, mean = feature_curvature(x)  # some builds of LAPACK's float32 routine give up on it
+    assert torch.isfinite(curvature.vectors).all()
+    assert float(curvature.values[-1]) > 1
+    assert float(mean.abs().max()) < 1e-6

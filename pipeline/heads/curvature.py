@@ -31,9 +31,7 @@ class FeatureCurvature:
 
     def preconditioner(self, a: "Tensor", l2: float) -> "Preconditioner":
         """Return the inverse for class curvature `a` (c, c)."""
-        import torch
-
-        class_values, class_vectors = torch.linalg.eigh(a.cpu())
+        class_values, class_vectors = _eigen(a.cpu())
         class_values, class_vectors = class_values.clamp(min=0).to(a.device), class_vectors.to(a.device)
         flat = SMALLEST * class_values.max()
         return Preconditioner(
@@ -78,5 +76,20 @@ def feature_curvature(x: Rows) -> tuple[FeatureCurvature, "Tensor"]:
     covariance = centred.T @ centred / len(sample)
     if not torch.isfinite(covariance).all():
         raise DataError("features are not finite, or their squares are not: logistic regression has no optimum on them")
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = _eigen(covariance)
     return FeatureCurvature(vectors, values.clamp(min=0)), mean
+
+
+def _eigen(matrix: "Tensor") -> "tuple[Tensor, Tensor]":
+    """Return eigenvalues (d,) and eigenvectors (d, d) of a symmetric matrix, in its dtype.
+
+    LAPACK's float32 routine gives up on some matrices of few rows, whose eigenvalues are nearly all 0; its float64 one,
+    which takes twice as long, does not.
+    """
+    import torch
+
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # made at run time
+        values, vectors = torch.linalg.eigh(matrix.double())
+    return values.to(matrix.dtype), vectors.to(matrix.dtype)
