@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,16 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 TINY = ["--quick", "--backbone", "shufflenet_v2_x0_5", "--image-size", 32, "--engine", "reference"]
 
 
-def test_claims_on_extraction_from_the_command_line(cli, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    (tmp_path / "temporary").mkdir()
+@pytest.fixture
+def temporary(monkeypatch):
+    """A folder for temporary files of its own; short, for sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="b") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield Path(folder)
+
+
+def test_claims_on_extraction_from_the_command_line(cli, tmp_path, temporary):
     done = cli("benchmark", *TINY, "--only", "a,b,c,f,g", "-o", tmp_path / "figures.json")
     assert done.code == 0, done.err
     for words in ("machine", "cores to use", "extrapolated from 4 measured batches", "--quick: the sizes are small"):
@@ -47,7 +54,17 @@ def test_claims_on_extraction_from_the_command_line(cli, tmp_path, monkeypatch):
     names = [figure["name"] for figure in found["claims"][0]["figures"]]
     assert names[0] == "bare forward F, reference"
     assert {"loop, 0 workers", "loop, 2 workers", "extract, reference"} <= set(names)
-    assert not list((tmp_path / "temporary").glob("pipeline*"))
+    assert not list(temporary.glob("pipeline*"))
+
+
+def test_a_folder_whose_name_leaves_no_room_for_sockets_is_refused(cli, temporary, monkeypatch):
+    long = temporary / ("n" * 80)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    done = cli("benchmark", *TINY, "--only", "a")
+    assert done.code == 2
+    assert "too long a name for the sockets of a DataLoader's workers" in done.err
+    assert "Set TMPDIR to a shorter one." in done.err
 
 
 def test_json_is_one_document_with_the_claims_on_heads(cli):

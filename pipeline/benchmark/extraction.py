@@ -15,6 +15,7 @@ from pipeline.backbones.registry import TORCHVISION
 from pipeline.benchmark.child import Child
 from pipeline.benchmark.decoding import decoders
 from pipeline.benchmark.loop import WARM_BATCHES
+from pipeline.benchmark.sockets import check_room_for_sockets
 from pipeline.benchmark.timing import OnStep, Spread, combined, interleaved, silent
 from pipeline.benchmark.variants import EXACT, Variant, fastest, start_engines
 from pipeline.device import resolve_device
@@ -137,8 +138,9 @@ def measure_rates(
         on_step: called before each measurement.
 
     Raises:
-        UsageError: if there are too few images.
+        UsageError: if there are too few images, or the loops could not run.
     """
+    check_room_for_sockets()
     device = resolve_device(case.device)
     files = sorted(path for path in case.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(files) < effort.images:
