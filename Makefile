@@ -15,8 +15,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/pipeline demo
 
+# A process a core, at most 8: each of them imports torch.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 # Every kill point, bit flip, crash state and race at full count; docs/RELIABILITY.md states what it covers.
 torture: $(VENV)/.installed-dev
