@@ -13,7 +13,7 @@ HOUSE = [
     {"engines"},
     {"loading"},
     {"store"},
-    {"features"},
+    {"features", "outputs"},
     {"streaming"},
     {"extraction"},
     {"launch"},

@@ -1,12 +1,11 @@
 """An audit's folder: `audit.json` with everything, and a CSV file a list. Each file is replaced whole."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.auditing.result import AuditResult, Suspect
 from pipeline.findings import AUDIT
+from pipeline.outputs import csv_text
 from pipeline.store.commit import make_folder, replace_file, write_json
 
 ROWS = ("id", "split", "label")
@@ -21,11 +20,7 @@ def write_audit(folder: Path, result: AuditResult) -> None:
     """
     make_folder(folder)
     for name, (header, rows) in _tables(result).items():
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        replace_file(folder / name, file.getvalue().encode("utf-8", "surrogateescape"))
+        replace_file(folder / name, csv_text(header, rows).encode("utf-8", "surrogateescape"))
     write_json(folder / AUDIT, result.to_json(), replace=True)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import cache_dir_option, data_root_option, device_option, global_options, runs_dir_option
-from pipeline.cli.train_head import number
+from pipeline.cli.options import cache_dir_option, device_option, global_options, images_options, runs_dir_option
+from pipeline.cli.recipe_options import number
+from pipeline.cli.steps import cache_dir_words
 from pipeline.console import Screen
 
 
@@ -14,7 +15,7 @@ from pipeline.console import Screen
 @click.argument("cache", default="latest")
 @click.option("--run", help="Whose accuracy to tell without leaked test rows.  [default: the latest measured on CACHE]")
 @number("--folds", 5, "Parts that rows are judged in, each by a head of the others.")
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Of the folds.")
+@number("--split-seed", 0, "Of the folds.")
 @click.option(
     "-o",
     "--output",
@@ -22,10 +23,7 @@ from pipeline.console import Screen
     help="Folder of the lists.  [default: audits/CACHE beside the runs]",
 )
 @click.option("--near/--no-near", default=True, help="Look for near-duplicates, on images that are close in features.")
-@click.option("--source", help="Where the images are now, for that.  [default: where they were]")
-@data_root_option
-@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
-@click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
+@images_options
 @device_option
 @cache_dir_option
 @runs_dir_option
@@ -47,5 +45,4 @@ def command(screen: Screen, /, cache: str, **options: Any) -> None:  # noqa: ANN
 
     result, folder = audit(cache, stages=screen.bar, **options)
     show_audit(screen, result, folder)
-    where = "" if options["cache_dir"] == Path("cache") else f" --cache-dir {options['cache_dir']}"
-    screen.next_step(f"pipeline learn-curve {result.cache}{where}")
+    screen.next_step(f"pipeline learn-curve {result.cache}{cache_dir_words(options['cache_dir'])}")

@@ -65,9 +65,8 @@ def command(
       pipeline compare --backbones resnet18,mobilenet_v2 ./photos
     """
     from pipeline.cli.compare_table import show_comparison, table_text
-    from pipeline.cli.sweep_table import check_output
     from pipeline.comparison import compare
-    from pipeline.store.commit import disk_errors, new_file
+    from pipeline.outputs import check_output, write_output
 
     if backbones is not None:
         if len(runs) != 1:
@@ -82,9 +81,7 @@ def command(
         check_output(output, (".csv", ".md", ".json"))
     result = compare(runs, metric=metric, cache=cache, runs_dir=runs_dir)
     if output is not None:
-        text = table_text(result, output.suffix.lower())
-        with new_file(output) as temporary, disk_errors(output, len(text)):
-            temporary.write_text(text, encoding="utf-8")
+        write_output(output, table_text(result, output.suffix.lower()))
     if (as_csv or as_markdown) and not screen.json:
         click.echo(table_text(result, ".csv" if as_csv else ".md"), nl=False)
         return

@@ -1,7 +1,5 @@
 """How a comparison looks: two tables on the screen, one as a file."""
 
-import csv
-import io
 import json
 
 from pipeline.candidates import BackbonesResult
@@ -10,6 +8,7 @@ from pipeline.cli.show_evaluation import NAMES, SHARES, figure, plus_minus
 from pipeline.comparison import ComparisonResult, Line
 from pipeline.console import Screen, count, duration, percent, plain, size
 from pipeline.intervals import RESAMPLES
+from pipeline.outputs import csv_text
 
 FIELDS = (
     *("runs", "seeds", "head", "backbone", "cache", "metric", "value", "std", "low", "high"),
@@ -128,10 +127,7 @@ def table_text(result: ComparisonResult, ending: str) -> str:
         return json.dumps(result.to_json(), indent=1) + "\n"
     rows = [_fields(line, result.metric) for line in result.lines]
     if ending == ".csv":
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([FIELDS, *rows])
-        return file.getvalue()
+        return csv_text(FIELDS, rows)
     cells = [FIELDS, ["---"] * len(FIELDS), *([_cell(value) for value in row] for row in rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 

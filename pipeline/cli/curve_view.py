@@ -1,14 +1,11 @@
 """How a learning curve looks: its plan, its table with a plot beside it, and the same as files."""
 
-import csv
-import io
 from pathlib import Path
 
 from pipeline.console import Screen, count, duration, percent
-from pipeline.errors import UsageError, nearest
 from pipeline.extrapolation import VERDICTS
 from pipeline.learning_curve import CurvePlan, CurvePoint, CurveResult
-from pipeline.store.commit import disk_errors, new_file
+from pipeline.outputs import check_output, csv_text, write_output
 
 PLOT_WIDTH = 36
 COLUMNS = ("images", "shots", "draws", "accuracy", "±")
@@ -81,16 +78,8 @@ def sentences(result: CurveResult) -> list[str]:
 def check_outputs(picture: Path | None, table: Path | None) -> None:
     """Refuse outputs that cannot be, before anything is trained."""
     for path, known in ((picture, PICTURES), (table, (".csv",))):
-        if path is None:
-            continue
-        ending = path.suffix.lower()
-        if ending not in known:
-            raise UsageError(
-                f"{path}: unknown ending {ending or 'of no kind'!r}.{nearest(ending, known)}",
-                f"Known: {', '.join(known)}",
-            )
-        if path.exists():
-            raise UsageError(f"{path} exists", "Name another file.")
+        if path is not None:
+            check_output(path, known)
     if picture is not None:
         from pipeline.reporting.figures import require_matplotlib
 
@@ -99,15 +88,12 @@ def check_outputs(picture: Path | None, table: Path | None) -> None:
 
 def write_points(result: CurveResult, path: Path) -> None:
     """Write a line a head: size, draw, accuracy on validation rows."""
-    file = io.StringIO()
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["rows", "shots", "fraction", "draw", "val_accuracy"])
-    for point in result.points:
-        for draw, accuracy in enumerate(point.accuracies):
-            rows.writerow([point.size.rows, point.size.shots, point.size.fraction, draw, accuracy])
-    text = file.getvalue()
-    with new_file(path) as temporary, disk_errors(path, len(text)):
-        temporary.write_text(text, encoding="utf-8")
+    rows = [
+        (point.size.rows, point.size.shots, point.size.fraction, draw, accuracy)
+        for point in result.points
+        for draw, accuracy in enumerate(point.accuracies)
+    ]
+    write_output(path, csv_text(("rows", "shots", "fraction", "draw", "val_accuracy"), rows))
 
 
 def draw_plot(result: CurveResult, path: Path) -> None:
@@ -122,8 +108,7 @@ def draw_plot(result: CurveResult, path: Path) -> None:
         foretold=None if found is None else (found.law.at, found.gain_ci95),
         kind="png" if path.suffix.lower() == ".png" else "svg",
     )
-    with new_file(path) as temporary, disk_errors(path, len(data)):
-        temporary.write_bytes(data)
+    write_output(path, data)
 
 
 def _row(point: CurvePoint, low: float, high: float) -> list[str]:

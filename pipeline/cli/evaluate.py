@@ -6,9 +6,9 @@ import click
 
 from pipeline.cli.options import (
     cache_dir_option,
-    data_root_option,
     device_option,
     global_options,
+    images_options,
     runs_dir_option,
     stream_option,
 )
@@ -21,16 +21,13 @@ from pipeline.errors import UsageError
 @click.argument("run", default="latest")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--cache", help="Another entry of the same feature space to measure on.")
-@click.option("--source", help="Where the images are now, for --end-to-end.  [default: where they were]")
+@images_options
 @click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
 @click.option("--seeds", is_flag=True, help="Measure all runs that were trained with RUN by train-head --seeds.")
 @stream_option
 @device_option
-@click.option("--workers", type=click.IntRange(min=1), help="Loading processes of --end-to-end.  [default: one a core]")
 @cache_dir_option
 @runs_dir_option
-@data_root_option
-@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **options: Any) -> None:  # noqa: ANN401

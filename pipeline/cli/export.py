@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import cache_dir_option, data_root_option, global_options, runs_dir_option
+from pipeline.cli.options import cache_dir_option, global_options, images_options, runs_dir_option
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen, percent, plain, size
 
@@ -20,12 +20,9 @@ from pipeline.console import Screen, percent, plain, size
 @click.option("--check-only", is_flag=True, help="Write nothing: check the file that is there.")
 @click.option("--overwrite", is_flag=True, help="Replace a file of that name.")
 @click.option("--cache", help="Another entry of the same feature space to check on.")
-@click.option("--source", help="Where the images are now.  [default: where they were]")
-@click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
+@images_options
 @cache_dir_option
 @runs_dir_option
-@data_root_option
-@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, run: str, **options: Any) -> None:  # noqa: ANN401

@@ -4,26 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
+from pipeline.cli.recipe_options import Counts, Values, choice, given_options, number, validation_options
 from pipeline.cli.steps import cache_dir_words
-from pipeline.cli.sweep import Values
-from pipeline.cli.train_head import choice, number
 from pipeline.console import Screen
-
-
-class Counts(click.ParamType[tuple[int, ...]]):
-    """Whole numbers separated by commas."""
-
-    name = "counts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ANN401 - as click has it
-        """Parse `1,2,4`."""
-        try:
-            return tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no list of whole numbers like 1,2,4", param, ctx)
 
 
 @click.command("learn-curve")
@@ -44,14 +29,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @number("--batch-size", 64)
 @number("--weight-decay", 0.0)
 @number("--k", 20, "Neighbours of --solver knn.")
-@click.option(
-    "--val-fraction",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of train held out where the source names no val split.",
-)
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw.")
+@validation_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The plot as .svg or .png.")
 @click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path), help="The points as .csv.")
 @click.option(
@@ -101,14 +79,13 @@ def command(
         check_findings(folder_of(plan.cache))
         show_curve_plan(screen, plan)
 
-    given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
     with screen.bar("train", "heads") as on_progress:
         result = learn_curve(
             cache,
             cache_dir=cache_dir,
             on_plan=planned,
             on_progress=on_progress,
-            **given,
+            **given_options(ctx, options),
         )
     write_curve(folder_of(result.cache), result)
     if table is not None:

@@ -80,6 +80,14 @@ def data_root_option(command: F) -> F:
     )(command)
 
 
+def images_options(command: F) -> F:
+    """Add the options that say where the images of an entry are now, and how they are read again."""
+    links = click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
+    workers = click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
+    source = click.option("--source", help="Where the images are now.  [default: where they were]")
+    return source(workers(data_root_option(links(command))))
+
+
 def reading_options(command: F) -> F:
     """Add the options that say how a source is read."""
     columns = (

@@ -69,13 +69,13 @@ def command(
       pipeline predict 0003 --cache 77c0 -o predictions.csv        from features: at once
     """
     from pipeline.prediction.predict import predict, predict_cached
-    from pipeline.prediction.write import check_output
+    from pipeline.prediction.write import check_predictions
     from pipeline.runs import find_run
 
     if bool(images) == (cache is not None):
         raise UsageError("name images, or an entry with --cache", "`-` reads one path a line from stdin.")
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_predictions(output, overwrite=overwrite)
     runs_dir = options["runs_dir"]
     started = time.perf_counter()
     with screen.bar("predict") as on_progress:

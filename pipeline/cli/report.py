@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import cache_dir_option, data_root_option, global_options, runs_dir_option
+from pipeline.cli.options import cache_dir_option, global_options, images_options, runs_dir_option
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen, count, duration, plain, size
 
@@ -22,13 +22,10 @@ from pipeline.console import Screen, count, duration, plain, size
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of `audit` and `learn-curve`.  [default: audits/CACHE beside the runs]",
 )
-@click.option("--source", help="Where the images are now.  [default: where they were]")
+@images_options
 @click.option("--images/--no-images", default=True, show_default=True, help="Show images of errors and of the map.")
-@click.option("--workers", type=click.IntRange(min=1), help="Loading processes.  [default: one a core]")
 @cache_dir_option
 @runs_dir_option
-@data_root_option
-@click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  # noqa: ANN401

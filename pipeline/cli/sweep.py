@@ -4,25 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
+from pipeline.cli.recipe_options import Names, Values, choice, given_options, number, validation_options
 from pipeline.cli.steps import runs_dir_words
-from pipeline.cli.train_head import choice, number
 from pipeline.console import Screen
-
-
-class Values(click.ParamType[tuple[float, ...]]):
-    """Numbers separated by commas."""
-
-    name = "values"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:  # noqa: ANN401 - as click has it
-        """Parse `1e-4,1e-3`."""
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no list of numbers like 1e-4,1e-3", param, ctx)
 
 
 class Seeds(click.ParamType[tuple[int, ...]]):
@@ -44,16 +30,6 @@ class Seeds(click.ParamType[tuple[int, ...]]):
         if numbers[0] > MOST_SEEDS:
             self.fail(f"more than {MOST_SEEDS:,} seeds; for the one seed {text} write '{text},'", param, ctx)
         return tuple(range(numbers[0]))
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Names separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ANN401 - as click has it
-        """Parse `plain,standardize`."""
-        return tuple(part.strip() for part in str(value).split(","))
 
 
 @click.command("sweep")
@@ -82,14 +58,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @number("--early-stopping", 0)
 @choice("--class-weight", "none", "balanced")
 @click.option("--folds", type=int, default=0, help="Choose by cross-validation with so many folds.  [default: none]")
-@click.option(
-    "--val-fraction",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of train held out where the source names no val split and there are no folds.",
-)
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw, and of folds.")
+@validation_options
 @click.option("--refit", is_flag=True, help="Train the chosen head on validation rows too; with --folds it always is.")
 @stream_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="All settings as .csv or .json.")
@@ -118,13 +87,13 @@ def command(
       pipeline sweep 3f9a --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-3 --seeds 5 --epochs 20
       pipeline sweep 3f9a --solver exact --C 0.01,0.1,1,10 --folds 5 -o table.csv
     """
-    from pipeline.cli.sweep_table import check_output, show_sweep, show_sweep_plan, write_table
+    from pipeline.cli.sweep_table import ENDINGS, show_sweep, show_sweep_plan, write_table
+    from pipeline.outputs import check_output
     from pipeline.sweeping import sweep
 
     screen: Screen = ctx.obj
     if output is not None:
-        check_output(output)
-    given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
+        check_output(output, ENDINGS)
     with screen.bar("sweep", "heads") as on_progress:
         result = sweep(
             cache,
@@ -132,7 +101,7 @@ def command(
             runs_dir=runs_dir,
             on_plan=lambda plan: show_sweep_plan(screen, plan),
             on_progress=on_progress,
-            **given,
+            **given_options(ctx, options),
         )
     if output is not None:
         write_table(result, output)

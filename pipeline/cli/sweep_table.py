@@ -1,16 +1,13 @@
 """How a sweep looks: its plan, its table, and the same as a file."""
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from pipeline.console import Screen, count, duration, percent, plain
-from pipeline.errors import UsageError, nearest
 from pipeline.heads.settings import HeadSettings
-from pipeline.store.commit import disk_errors, new_file
+from pipeline.outputs import csv_text, write_output
 from pipeline.sweeping import Candidate, SweepPlan, SweepResult
 
 SHOWN = 10
@@ -70,34 +67,16 @@ def _edges(result: SweepResult) -> list[str]:
     return said
 
 
-def check_output(path: Path, endings: tuple[str, ...] = ENDINGS) -> None:
-    """Refuse an output that cannot be, before anything is trained."""
-    ending = path.suffix.lower()
-    if ending not in endings:
-        raise UsageError(
-            f"{path}: unknown ending {ending or 'of no kind'!r}.{nearest(ending, endings)}",
-            f"Known: {', '.join(endings)}",
-        )
-    if path.exists():
-        raise UsageError(f"{path} exists", "Name another file.")
-
-
 def write_table(result: SweepResult, path: Path) -> None:
     """Write all settings, best first, as CSV, or the whole result as JSON."""
     if path.suffix.lower() == ".json":
-        text = json.dumps(result.to_json(), indent=1) + "\n"
-    else:
-        file = io.StringIO()
-        rows = csv.writer(file, lineterminator="\n")
-        names = sorted({name for candidate in result.candidates for name in candidate.settings.to_json()})
-        rows.writerow([*names, "val_accuracy", "val_accuracy_std", "val_loss", "heads"])
-        for candidate in result.candidates:
-            body = candidate.to_json()
-            options = [body["settings"].get(name) for name in names]
-            rows.writerow([*options, *(body[key] for key in ("val_accuracy", "val_accuracy_std", "val_loss", "heads"))])
-        text = file.getvalue()
-    with new_file(path) as temporary, disk_errors(path, len(text)):
-        temporary.write_text(text, encoding="utf-8")
+        write_output(path, json.dumps(result.to_json(), indent=1) + "\n")
+        return
+    names = sorted({name for candidate in result.candidates for name in candidate.settings.to_json()})
+    figures = ("val_accuracy", "val_accuracy_std", "val_loss", "heads")
+    bodies = [candidate.to_json() for candidate in result.candidates]
+    rows = [[*(body["settings"].get(name) for name in names), *(body[key] for key in figures)] for body in bodies]
+    write_output(path, csv_text([*names, *figures], rows))
 
 
 def _columns(result: SweepResult) -> dict[str, Callable[[Candidate], str]]:

@@ -1,25 +1,14 @@
 """`pipeline train-head`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from pipeline.cli.options import F, cache_dir_option, device_option, global_options, runs_dir_option, stream_option
+from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
+from pipeline.cli.recipe_options import choice, given_options, number, validation_options
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
-
-
-def choice(name: str, *known: str, help: str | None = None) -> Callable[[F], F]:
-    """Return an option with a closed set of values, the first by default."""
-    return click.option(name, type=click.Choice(known), default=known[0], show_default=True, help=help)
-
-
-def number(name: str, default: float, help: str | None = None) -> Callable[[F], F]:
-    """Return an option that is a number of the default's type."""
-    return click.option(name, type=type(default), default=default, show_default=True, help=help)
 
 
 @click.command("train-head")
@@ -47,14 +36,7 @@ def number(name: str, default: float, help: str | None = None) -> Callable[[F], 
 @click.option("--C", "C", type=float, help="Of exact, as in scikit-learn: l2 = 1 / (C n).  [default: 1]")
 @number("--k", 20, "Neighbours of --solver knn.")
 @number("--temperature", 0.07, "Of their votes, exp(cosine / temperature).")
-@click.option(
-    "--val-fraction",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of train held out where the source names no val split.",
-)
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw.")
+@validation_options
 @stream_option
 @device_option
 @click.option("--name", default="", help="Goes behind the run's number.")
@@ -91,10 +73,8 @@ def command(
     from pipeline.training import train_head
 
     screen: Screen = ctx.obj
-    # Options that were not given stay away, so that those of another solver can be told from defaults.
-    given = {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
     where = runs_dir_words(runs_dir)
-    common: dict[str, Any] = {"cache_dir": cache_dir, "runs_dir": runs_dir, **given}
+    common: dict[str, Any] = {"cache_dir": cache_dir, "runs_dir": runs_dir, **given_options(ctx, options)}
     if seeds is not None:
         each = on_screen(screen, show_trained)
         made = train_seeds(

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import UsageError, nearest
+from pipeline.errors import UsageError
+from pipeline.outputs import check_output
 from pipeline.prediction.predict import Prediction
 from pipeline.store.commit import disk_errors, new_file
 
@@ -29,7 +30,7 @@ def prediction_file(path: Path, top_k: int, *, overwrite: bool = False) -> Itera
         UsageError: if the ending is unknown, the file exists, or Parquet's package is missing.
         CacheError: if the disk is full or cannot be written.
     """
-    check_output(path, overwrite=overwrite)
+    check_predictions(path, overwrite=overwrite)
     with new_file(path, replace=overwrite) as temporary, disk_errors(path, 0):
         if path.suffix.lower() == ".parquet":
             with _parquet(temporary) as write:
@@ -39,18 +40,11 @@ def prediction_file(path: Path, top_k: int, *, overwrite: bool = False) -> Itera
                 yield csv_writer(file, top_k) if path.suffix.lower() == ".csv" else _json_lines(file)
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_predictions(path: Path, *, overwrite: bool) -> None:
     """Refuse an output that cannot be, before anything is computed."""
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise UsageError(
-            f"{path}: unknown ending {ending or 'of no kind'!r}.{nearest(ending, ENDINGS)}",
-            f"Known: {', '.join(ENDINGS)}",
-        )
-    if ending == ".parquet" and find_spec("pyarrow") is None:
+    check_output(path, ENDINGS, overwrite=overwrite)
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError("Parquet needs pyarrow, not installed here", "pip install 'feature-pipeline[parquet]'")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists", "Name another file, or pass --overwrite.")
 
 
 def csv_writer(file: IO[str], top_k: int) -> Write:

@@ -1,0 +1,66 @@
+"""Options and values that commands which train heads share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from pipeline.cli.options import F
+
+
+def choice(name: str, *known: str, help: str | None = None) -> Callable[[F], F]:
+    """Return an option with a closed set of values, the first by default."""
+    return click.option(name, type=click.Choice(known), default=known[0], show_default=True, help=help)
+
+
+def number(name: str, default: float, help: str | None = None) -> Callable[[F], F]:
+    """Return an option that is a number of the default's type."""
+    return click.option(name, type=type(default), default=default, show_default=True, help=help)
+
+
+def validation_options(command: F) -> F:
+    """Add --val-fraction and --split-seed."""
+    command = number("--split-seed", 0, "Of that draw, and of folds.")(command)
+    return number("--val-fraction", 0.1, "Share of train held out where the source names no val split.")(command)
+
+
+def given_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, so that those of another solver can be told from defaults."""
+    return {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
+
+
+class Values(click.ParamType[tuple[float, ...]]):
+    """Numbers separated by commas."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:  # noqa: ANN401 - as click has it
+        """Parse `1e-4,1e-3`."""
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers like 1e-4,1e-3", param, ctx)
+
+
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Whole numbers separated by commas."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ANN401 - as click has it
+        """Parse `1,2,4`."""
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers like 1,2,4", param, ctx)
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ANN401 - as click has it
+        """Parse `plain,standardize`."""
+        return tuple(part.strip() for part in str(value).split(","))
