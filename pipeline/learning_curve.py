@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import UsageError
 from pipeline.extrapolation import Extrapolation, Verdict, extrapolate, paired_gain, verdict_of
-from pipeline.features import Features, read_features
+from pipeline.features import Features
 from pipeline.heads.rows import logits_of, pick
-from pipeline.heads.settings import HeadSettings
-from pipeline.heads.solvers import Problem, solve_head, solver_threads
+from pipeline.heads.settings import HeadSettings, width_neutral
+from pipeline.heads.solvers import Problem, problem_of, solve_head, solver_threads
 from pipeline.metrics import wilson_interval
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
-from pipeline.streaming import needs_streaming
+from pipeline.streaming import features_in_memory
 from pipeline.subsets import TrainingSize, draw_subsets, training_sizes
 from pipeline.threads import cpu_threads
 from pipeline.training import device_for
@@ -139,9 +139,8 @@ def learn_curve(
 ) -> CurveResult:
     """Train heads on more and more of the train rows and measure each on the same validation rows.
 
-    By default the head is logistic regression at its optimum on standardised features with C = 1 / d, d the width: with
-    weights of that variance logits have variance 1 whatever the width and the number of images, so that no size is
-    favoured. In each draw the larger sets hold the smaller. Nothing is saved, and test rows are not looked at.
+    By default the head is that of `heads.settings.width_neutral`, which favours no size. In each draw the larger
+    sets hold the smaller. Nothing is saved, and test rows are not looked at.
 
     Args:
         cache: a unique prefix of the entry's id, its path, or `latest`.
@@ -164,7 +163,7 @@ def learn_curve(
     started = time.perf_counter()
     if draws < 1:
         raise UsageError(f"draws must be at least 1, not {draws}")
-    features = _features(Path(cache_dir), str(cache))
+    features = features_in_memory(find_entry(Path(cache_dir), str(cache)), "a learning curve")
     recipe = _recipe(settings, changes, features.x.shape[1])
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
     if not len(rows.val):
@@ -177,8 +176,7 @@ def learn_curve(
     heads = sum(_draws_of(size, rows, recipe, draws) for size in sizes)
     if on_plan is not None:
         on_plan(_plan(features, rows, sizes, heads, recipe, where.type))
-    bound = (features.classes, features.space, features.space_sha256)
-    problem = Problem(features.x.to(where), features.y.to(where), rows.train, rows.val, *bound)
+    problem = problem_of(features, features.x.to(where), rows.train, rows.val)
     right, seconds = _train(
         problem,
         y,
@@ -195,23 +193,11 @@ def learn_curve(
     return _result(features, recipe, points, right, time.perf_counter() - started)
 
 
-def _features(cache_dir: Path, cache: str) -> Features:
-    entry = find_entry(cache_dir, cache)
-    if len(entry.space.row_shape) != 1:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
-    if needs_streaming(entry):
-        raise DataError(
-            f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
-            "in which a learning curve keeps them",
-            "Extract fewer images with --limit, or use a machine with more memory.",
-        )
-    return read_features(entry)
-
-
 def _recipe(settings: HeadSettings | None, changes: dict[str, Any], dim: int) -> HeadSettings:
     if settings is None and changes.get("solver", "exact") == "exact":
-        regularised = {} if {"C", "l2"} & set(changes) else {"C": 1 / dim}
-        changes = {"solver": "exact", "standardize": True, **regularised, **changes}
+        settings = width_neutral(dim)
+        if "l2" in changes:
+            changes = {"C": None, **changes}
     recipe = HeadSettings.of(settings, **changes)
     if recipe.solver == "ridge" and recipe.l2 is None:
         raise UsageError(

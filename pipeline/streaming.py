@@ -186,19 +186,43 @@ def stream_features(entry: Entry) -> StreamedFeatures:
 
 
 def open_features(entry: Entry, stream: Stream = "auto") -> "tuple[Features, Tensor | StreamedRows]":
-    """Return an entry's samples, and its features in memory or streamed.
+    """Return an entry's samples, and its features (n, d) in memory or streamed, as heads take them.
 
     Raises:
-        UsageError: if `stream` is not one of its words.
+        UsageError: if `stream` is not one of its words, or rows are no vectors.
         CacheError, DataError: as `stream_features` and `read_features`.
     """
     if stream not in get_args(Stream):
         raise UsageError(f"unknown stream {stream!r}", f"Known: {', '.join(get_args(Stream))}")
+    _check_vectors(entry)
     if stream == "always" or (stream == "auto" and needs_streaming(entry)):
         opened = stream_features(entry)
         return opened.samples, opened.x
     features = read_features(entry)
     return features, features.x
+
+
+def features_in_memory(entry: Entry, user: str) -> Features:
+    """Read an entry's features (n, d) for what cannot stream; `user` says in an error who that is (`an audit`).
+
+    Raises:
+        UsageError: if rows are no vectors.
+        DataError: if they do not fit the free memory.
+        CacheError: as `read_features`.
+    """
+    _check_vectors(entry)
+    if needs_streaming(entry):
+        raise DataError(
+            f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
+            f"in which {user} keeps them",
+            "Extract fewer images with --limit, or use a machine with more memory.",
+        )
+    return read_features(entry)
+
+
+def _check_vectors(entry: Entry) -> None:
+    if len(entry.space.row_shape) != 1:
+        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
 
 
 def needs_streaming(entry: Entry) -> bool:

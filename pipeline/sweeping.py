@@ -11,7 +11,7 @@ from pipeline.features import Features
 from pipeline.heads.grid import Grid, grid_of
 from pipeline.heads.rows import Rows as FeatureRows
 from pipeline.heads.settings import HeadSettings
-from pipeline.heads.solvers import Problem
+from pipeline.heads.solvers import Problem, problem_of
 from pipeline.heads.trials import Trial, run_trials
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.runs import check_name
@@ -165,8 +165,6 @@ def sweep(
     grid, base = grid_of(grid, settings, changes)
     tried = grid.settings(base)
     entry = find_entry(Path(cache_dir), str(cache))
-    if len(entry.space.row_shape) != 1:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
     features, x = open_features(entry, stream)
     streamed = isinstance(x, StreamedRows)
     parts = _parts(features, folds, val_fraction, split_seed)
@@ -176,15 +174,14 @@ def sweep(
     if on_plan is not None:
         on_plan(_plan(features, parts, folds, len(tried), heads, base, where.type, streamed=streamed))
     placed: FeatureRows = x.to(where)
-    y, bound = features.y.to(where), (features.classes, features.space, features.space_sha256)
-    problems = [Problem(placed, y, rows.train, rows.val, *bound) for rows in parts]
+    problems = [problem_of(features, placed, rows.train, rows.val) for rows in parts]
     trials = _reported(_trials(problems, tried, seeds), heads, on_progress)
     ranked = _ranked(tried, trials)
     best = ranked[0]
     if not best.usable:
         raise _none_usable(best.settings, len(tried))
     by = _chosen_by(folds, len(seeds), parts[0])
-    del features, problems, x, placed, y  # train_head reads them again; they fitted once, and need not fit twice
+    del features, problems, x, placed  # train_head reads them again; they fitted once, and need not fit twice
     run = train_head(
         entry.path,
         settings=best.settings,

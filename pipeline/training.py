@@ -16,7 +16,7 @@ from pipeline.heads.head import Head
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings
-from pipeline.heads.solvers import Problem, Solved, solve_head, solver_threads
+from pipeline.heads.solvers import Problem, Solved, problem_of, solve_head, solver_threads
 from pipeline.metrics import classification_metrics
 from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
@@ -170,8 +170,6 @@ def open_training(
 ) -> Opened:
     """Read an entry and choose its rows, as `train_head` does."""
     entry = find_entry(Path(cache_dir), str(cache))
-    if len(entry.space.row_shape) != 1:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
     features, x = open_features(entry, stream)
     held_out = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
     rows = choose_rows(features, refit=True) if refit else held_out
@@ -199,15 +197,7 @@ def train_opened(
     threads = solver_threads(settings, len(rows.train), features.x.shape[1], len(features.classes))
     if on_plan is not None:
         on_plan(_plan(features, rows, settings, where.type, threads, streamed=streamed))
-    problem: Problem[Any] = Problem(
-        x.to(where),
-        features.y.to(where),
-        rows.train,
-        rows.val,
-        features.classes,
-        features.space,
-        features.space_sha256,
-    )
+    problem: Problem[Any] = problem_of(features, x.to(where), rows.train, rows.val)
     with cpu_threads(threads):
         solved = solve_head(problem, settings, on_epoch)
         held_out, logits = _held_out(opened, problem, solved)

@@ -110,7 +110,7 @@ def test_touches_of_many_writers_are_all_there(runs):
 
 
 def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
-    from pipeline import learning_curve, streaming
+    from pipeline import streaming
 
     read = streaming.read_features
 
@@ -119,8 +119,7 @@ def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
         features.x[torch.from_numpy(features.split == "test")] = torch.nan
         return features
 
-    for module in (streaming, learning_curve):
-        monkeypatch.setattr(module, "read_features", spoilt)
+    monkeypatch.setattr(streaming, "read_features", spoilt)
     entry = (place / "entry").read_text()
     for options in ({}, {"refit": True}, {"solver": "exact"}):
         made = pipeline.train_head(entry, runs_dir=tmp_path, **options)

@@ -12,20 +12,19 @@ from pipeline.auditing.balance import balance_of
 from pipeline.auditing.copies import Images, find_copies
 from pipeline.auditing.duplicates import Pair
 from pipeline.auditing.groups import weak_groups
-from pipeline.auditing.judging import Judged, judge, judging_head
+from pipeline.auditing.judging import Judged, judge
 from pipeline.auditing.labels import find_suspects
 from pipeline.auditing.leaks import find_leaks, leak_effect, measured_run
 from pipeline.auditing.outliers import neighbour_distances
 from pipeline.auditing.result import AuditResult, Duplicate, Groups, Labels, Outlier, Outliers, Row, Suspect
 from pipeline.auditing.writing import write_audit
-from pipeline.errors import DataError, UsageError
-from pipeline.features import Features, read_features
+from pipeline.features import Features
 from pipeline.findings import check_findings, findings_folder
+from pipeline.heads.settings import width_neutral
 from pipeline.progress import OnProgress, ignore
 from pipeline.selection import choose_rows
 from pipeline.store.catalog import find_entry
-from pipeline.store.entry import Entry
-from pipeline.streaming import needs_streaming
+from pipeline.streaming import features_in_memory
 
 Stages = Callable[[str, str], AbstractContextManager[OnProgress]]
 """Called with a stage's name and what it counts; reports go to what it gives while the stage lasts."""
@@ -84,7 +83,7 @@ def audit(
     entry = find_entry(Path(cache_dir), str(cache))
     folder = Path(output) if output is not None else findings_folder(runs_dir, entry.id)
     check_findings(folder)
-    features = _features(entry)
+    features = features_in_memory(entry, "an audit")
     measured = measured_run(features, run, Path(runs_dir))
     pool = choose_rows(features, refit=True).train
     with stages("copies", "rows") if near else nullcontext(ignore) as report:
@@ -118,20 +117,8 @@ def audit(
     return result, folder
 
 
-def _features(entry: Entry) -> Features:
-    if len(entry.space.row_shape) != 1:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
-    if needs_streaming(entry):
-        raise DataError(
-            f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
-            "in which an audit keeps them",
-            "Extract fewer images with --limit, or use a machine with more memory.",
-        )
-    return read_features(entry)
-
-
 def _settings(features: Features, folds: int, split_seed: int) -> dict[str, Any]:
-    head = judging_head(features.x.shape[1])
+    head = width_neutral(features.x.shape[1])
     return {"solver": head.solver, "standardize": True, "C": head.C, "folds": folds, "split_seed": split_seed}
 
 

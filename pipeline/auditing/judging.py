@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline.features import Features
 from pipeline.heads.rows import logits_of, pick
-from pipeline.heads.settings import HeadSettings
-from pipeline.heads.solvers import Problem, solve_head, solver_threads
+from pipeline.heads.settings import HeadSettings, width_neutral
+from pipeline.heads.solvers import Problem, problem_of, solve_head, solver_threads
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.threads import cpu_threads
@@ -36,15 +36,6 @@ class Judged:
         return np.asarray(self.probabilities.argmax(axis=1) == self.y)
 
 
-def judging_head(dim: int) -> HeadSettings:
-    """Return the head that judges: logistic regression at its optimum on standardised features, C = 1 / d.
-
-    With weights of that variance logits have variance 1 whatever the width d and the number of rows. Strong
-    regularisation is what is wanted here: a head that fits every label fits the wrong ones too.
-    """
-    return HeadSettings.of(None, solver="exact", standardize=True, C=1 / dim)
-
-
 def judge(
     features: Features,
     *,
@@ -63,11 +54,12 @@ def judge(
         UsageError, DataError: as `choose_folds`, and where a head does not come to its optimum.
     """
     parts = choose_folds(features, folds, split_seed)
-    settings = judging_head(features.x.shape[1])
+    # Strongly regularised: a head that fits every label fits the wrong ones too.
+    settings = width_neutral(features.x.shape[1])
     where = device_for(device, settings)
-    bound = (features.classes, features.space, features.space_sha256)
-    problem = Problem(features.x.to(where), features.y.to(where), np.empty(0, np.int64), np.empty(0, np.int64), *bound)
-    test = features.rows("test") if len(features.split) else np.empty(0, np.int64)
+    nothing = np.empty(0, np.int64)
+    problem = problem_of(features, features.x.to(where), nothing, nothing)
+    test = features.rows("test") if len(features.split) else nothing
     if len(test):
         parts = [*parts, Rows(choose_rows(features, refit=True).train, test, None)]
     said = []

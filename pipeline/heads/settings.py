@@ -141,6 +141,14 @@ class HeadSettings:
         return {name: value for name, value in asdict(self).items() if name in kept}
 
 
+def width_neutral(dim: int) -> HeadSettings:
+    """Return logistic regression at its optimum on standardised features `dim` wide, with C = 1 / dim.
+
+    With weights of that variance logits have variance 1 whatever the width and the number of rows: none is favoured.
+    """
+    return HeadSettings(solver="exact", standardize=True, C=1 / dim)
+
+
 def _refuse_foreign(solver: str, given: list[str]) -> None:
     for name in given:
         if name not in (*EVERYWHERE, *OPTIONS[solver]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from pipeline.errors import DataError, UsageError
+from pipeline.features import Features
 from pipeline.heads.balance import balanced_weights
 from pipeline.heads.calibration import best_scale
 from pipeline.heads.centroid import fit_centroids
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R", bound=Rows, covariant=True)
+T = TypeVar("T", bound=Rows)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Problem(Generic[R]):
     def rows(self, which: np.ndarray) -> tuple[R, "Tensor"]:
         """Return features and labels of some rows; no copy where these are all."""
         return pick(self.x, which), pick(self.y, which)
+
+
+def problem_of(features: Features, x: T, train: np.ndarray, val: np.ndarray) -> Problem[T]:
+    """Take labels, and what a head is bound to, from where features `x` (n, d), on their device, come from."""
+    y = features.y.to(x.device)
+    return Problem(x, y, train, val, features.classes, features.space, features.space_sha256)
 
 
 @dataclass(frozen=True)
