@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.auditing.result import AuditResult, read_audit
     from pipeline.candidates import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
-    from pipeline.curve_file import read_curve
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
     from pipeline.features import Features, open_cache
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.heads.settings import HeadSettings
     from pipeline.launch.extract import extract
     from pipeline.launch.result import ExtractResult
-    from pipeline.learning_curve import CurveResult, learn_curve
+    from pipeline.learning_curve import CurveResult, learn_curve, read_curve
     from pipeline.outcomes import Outcomes, read_outcomes
     from pipeline.prediction.predict import Prediction, predict
     from pipeline.reporting.making import ReportResult, report
@@ -77,7 +76,7 @@ _HOMES = {
     "open_cache": "features",
     "predict": "prediction.predict",
     "read_audit": "auditing.result",
-    "read_curve": "curve_file",
+    "read_curve": "learning_curve",
     "read_outcomes": "outcomes",
     "report": "reporting.making",
     "save_head": "saving",

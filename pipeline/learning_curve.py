@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.extrapolation import Extrapolation, Verdict, extrapolate, paired_gain, verdict_of
 from pipeline.features import Features
+from pipeline.findings import CURVE, read_finding, write_finding
 from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings, width_neutral
 from pipeline.heads.solvers import Problem, problem_of, solve_head, solver_threads
@@ -292,3 +293,21 @@ def _plan(
         recipe,
         device,
     )
+
+
+def write_curve(folder: Path, result: CurveResult) -> None:
+    """Keep a curve in a folder of findings.
+
+    Raises:
+        CacheError: if the folder cannot be written.
+    """
+    write_finding(folder, CURVE, result.to_json())
+
+
+def read_curve(folder: str | Path) -> dict[str, Any]:
+    """Return the fields of `CurveResult.to_json` of the curve in a folder.
+
+    Raises:
+        DataError: if there is none, it is damaged, or of another version.
+    """
+    return read_finding(folder, CURVE)

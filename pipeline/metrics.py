@@ -1,6 +1,7 @@
 """Metrics of a classifier from logits and labels: scikit-learn's, and three it lacks."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,33 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """
     gaps = np.bincount(confidence_bins(confidence), right - confidence, ECE_BINS)
     return float(np.abs(gaps).sum() / len(right))
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The rows of one bin of confidence."""
+
+    bin: int
+    n: int
+    accuracy: float
+    confidence: float
+    """The mean."""
+
+
+def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> list[ReliabilityBin]:
+    """Return the bins that have rows of a reliability diagram.
+
+    Args:
+        confidence: probability of the predicted class (n,).
+        right: whether it was the true one (n,) bool.
+    """
+    bins = confidence_bins(confidence)
+    count = np.bincount(bins, minlength=ECE_BINS)
+    hits, sums = np.bincount(bins, right, ECE_BINS), np.bincount(bins, confidence, ECE_BINS)
+    return [
+        ReliabilityBin(b, int(count[b]), float(hits[b] / count[b]), float(sums[b] / count[b]))
+        for b in np.flatnonzero(count).tolist()
+    ]
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:

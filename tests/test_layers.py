@@ -23,7 +23,7 @@ HOUSE = [
     {"intervals"},
     {"training", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},
     {"sweeping", "learning_curve", "demo", "doctor", "seeds", "candidates", "auditing"},
-    {"comparison", "experiment", "curve_file"},
+    {"comparison", "experiment"},
     {"benchmark"},
     {"reporting"},
     {"console"},

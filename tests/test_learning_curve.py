@@ -9,9 +9,9 @@ import pytest
 from entries import make_entry, tamper
 
 import pipeline
-from pipeline.curve_file import read_curve
 from pipeline.errors import DataError, UsageError
 from pipeline.findings import check_findings
+from pipeline.learning_curve import read_curve
 
 ROWS = 400
 

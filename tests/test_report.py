@@ -14,15 +14,16 @@ from conftest import make_photos
 
 import pipeline
 from pipeline.auditing.result import Duplicate, Row
-from pipeline.curve_file import read_curve, write_curve
 from pipeline.errors import DataError, UsageError
+from pipeline.learning_curve import read_curve, write_curve
+from pipeline.metrics import calibration_error, reliability_bins
 from pipeline.outcomes import outcomes_of
 from pipeline.reporting.audit_section import SUSPECTS, audit_section, shown_pairs
 from pipeline.reporting.charts import scale
 from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import embed, map_sample
 from pipeline.reporting.render import embedded
-from pipeline.reporting.tables import CELL_IMAGES, cell_images, confused_pairs, reliability, worst_errors
+from pipeline.reporting.tables import CELL_IMAGES, cell_images, confused_pairs, worst_errors
 from pipeline.runs import find_run
 from pipeline.store.commit import read_json, write_json
 
@@ -274,9 +275,11 @@ def test_pairs_leave_out_the_diagonal_and_start_with_the_most_frequent():
 
 def test_bins_add_up_to_the_calibration_error():
     found = outcomes()
-    bins = reliability(found.confidence, found.right)
-    assert sum(b["n"] for b in bins) == len(found)
-    assert sum(b["n"] * b["accuracy"] for b in bins) == pytest.approx(found.right.sum())
+    bins = reliability_bins(found.confidence, found.right)
+    assert sum(b.n for b in bins) == len(found)
+    assert sum(b.n * b.accuracy for b in bins) == pytest.approx(found.right.sum())
+    gaps = sum(b.n * abs(b.accuracy - b.confidence) for b in bins)
+    assert gaps / len(found) == pytest.approx(calibration_error(found.confidence, found.right))
 
 
 def test_map_is_a_fixed_sample_in_the_unit_square():

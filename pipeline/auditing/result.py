@@ -7,11 +7,9 @@ from typing import Any
 from pipeline.auditing.balance import Balance, ClassCount
 from pipeline.auditing.groups import WeakGroup
 from pipeline.auditing.leaks import COPIES, Leak, LeakEffect
-from pipeline.errors import CacheError, DataError
-from pipeline.findings import AUDIT
-from pipeline.store.commit import read_json
+from pipeline.errors import DataError
+from pipeline.findings import AUDIT, read_finding
 
-FORMAT, FORMAT_VERSION = "pipeline-audit", 1
 WEAK_JUDGE = 0.9
 """Out-of-fold accuracy below which most suspects are hard images rather than wrong labels."""
 
@@ -145,7 +143,8 @@ class AuditResult:
         body["balance"] |= {"ratio": self.balance.ratio, "absent": [list(one) for one in self.balance.absent]}
         for document, one in zip(body["duplicates"], self.duplicates, strict=True):
             document |= {"conflict": one.conflict, "across": one.across}
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, **_lists(body)}
+        plain: dict[str, Any] = _lists(body)
+        return plain
 
 
 def read_audit(folder: str | Path) -> AuditResult:
@@ -154,20 +153,13 @@ def read_audit(folder: str | Path) -> AuditResult:
     Raises:
         DataError: if there is no audit, it is damaged, or of another version.
     """
-    path = Path(folder) / AUDIT
-    again = "Make it again: pipeline audit CACHE"
-    try:
-        body = read_json(path)
-    except FileNotFoundError:
-        raise DataError(f"no audit at {folder}: it has no {AUDIT}", "Make one: pipeline audit CACHE") from None
-    except CacheError as error:
-        raise DataError(error.message, again) from error
-    if (body.get("format"), body.get("format_version")) != (FORMAT, FORMAT_VERSION):
-        raise DataError(f"{path} is of version {body.get('format_version')!r}, expected {FORMAT_VERSION}", again)
+    body = read_finding(folder, AUDIT)
     try:
         return _parse(body)
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} lacks what an audit has: {error}", again) from error
+        raise DataError(
+            f"{Path(folder) / AUDIT.file} lacks what an audit has: {error}", f"Make it again: {AUDIT.command}"
+        ) from error
 
 
 def _parse(body: dict[str, Any]) -> AuditResult:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.auditing.result import AuditResult, Suspect
-from pipeline.findings import AUDIT
+from pipeline.findings import AUDIT, write_finding
 from pipeline.outputs import csv_text
-from pipeline.store.commit import make_folder, replace_file, write_json
+from pipeline.store.commit import make_folder, replace_file
 
 ROWS = ("id", "split", "label")
 LABELS = (*ROWS, "suggested", "p_label", "p_suggested", "margin", "confident")
@@ -21,7 +21,7 @@ def write_audit(folder: Path, result: AuditResult) -> None:
     make_folder(folder)
     for name, (header, rows) in _tables(result).items():
         replace_file(folder / name, csv_text(header, rows).encode("utf-8", "surrogateescape"))
-    write_json(folder / AUDIT, result.to_json(), replace=True)
+    write_finding(folder, AUDIT, result.to_json())
 
 
 def _tables(result: AuditResult) -> dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]:

@@ -65,9 +65,8 @@ def command(
       pipeline learn-curve 3f9a --shots 1,5,10 --solver centroid --l2-norm
     """
     from pipeline.cli.curve_view import check_outputs, draw_plot, show_curve, show_curve_plan, write_points
-    from pipeline.curve_file import write_curve
     from pipeline.findings import check_findings, findings_folder
-    from pipeline.learning_curve import CurvePlan, learn_curve
+    from pipeline.learning_curve import CurvePlan, learn_curve, write_curve
 
     screen: Screen = ctx.obj
     check_outputs(output, table)

@@ -1,31 +1,13 @@
 """What an audit found of the data a run learnt from: copies, leaks and suspect labels, the worst of each to look at."""
 
-from pathlib import Path
 from typing import Any
 
 from pipeline.auditing.leaks import COPIES, LeakEffect
-from pipeline.auditing.result import AuditResult, Duplicate, Labels, Row, Suspect, read_audit
-from pipeline.errors import DataError
-from pipeline.findings import AUDIT
+from pipeline.auditing.result import AuditResult, Duplicate, Labels, Row, Suspect
 from pipeline.runs import Run
 
 PAIRS, SUSPECTS = 24, 24
 """Pairs and suspects shown, of each list; the lists themselves have all."""
-
-
-def read_run_audit(folder: Path, run: Run, missing: list[str]) -> AuditResult | None:
-    """Return the audit in a folder; None where there is none, or it is of other data than the run's, which is said."""
-    if not (folder / AUDIT).is_file():
-        return None
-    try:
-        found = read_audit(folder)
-    except DataError as error:
-        missing.append(f"No audit: {error.message}.")
-        return None
-    if found.manifest_sha256 != run.body["cache"]["manifest_sha256"]:
-        missing.append(f"No audit: the one in {folder} is of other data than this run was trained on.")
-        return None
-    return found
 
 
 def audit_section(found: AuditResult, run: Run, pictures: dict[str, str]) -> dict[str, Any]:

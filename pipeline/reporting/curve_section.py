@@ -1,30 +1,10 @@
 """The learning curve of a cache entry as SVG: sizes on a logarithmic axis, the spread of draws, what is foretold."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-from pipeline.curve_file import read_curve
-from pipeline.errors import DataError
 from pipeline.extrapolation import VERDICTS
-from pipeline.findings import CURVE
 from pipeline.reporting.charts import HEIGHT, WIDTH, scale
-from pipeline.runs import Run
-
-
-def read_run_curve(folder: Path, run: Run, missing: list[str]) -> dict[str, Any] | None:
-    """Return the curve in a folder; None where there is none, or it is of other data than the run's, which is said."""
-    if not (folder / CURVE).is_file():
-        return None
-    try:
-        curve = read_curve(folder)
-    except DataError as error:
-        missing.append(f"No learning curve: {error.message}.")
-        return None
-    if curve["manifest_sha256"] != run.body["cache"]["manifest_sha256"]:
-        missing.append(f"No learning curve: the one in {folder} is of other data than this run was trained on.")
-        return None
-    return curve
 
 
 def curve_section(curve: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.metrics import ECE_BINS, reliability_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +26,6 @@ MOST_NUMBERS = 20
 """Classes up to which cells of a confusion matrix have their number written in them."""
 MOST_NAMES = 60
 """Classes up to which its axes name them."""
-BINS = 15
-"""Of a reliability diagram, as of the expected calibration error."""
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pipeline",
@@ -138,22 +137,18 @@ def reliability_diagram(confidence: np.ndarray, right: np.ndarray, *, kind: Kind
         right: whether it was the true one (n,) bool.
         kind: of file.
     """
-    bins = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    full = count > 0
-    accuracy, mean = (
-        100 * np.bincount(bins, values, BINS)[full] / count[full] for values in (np.asarray(right), confidence)
-    )
+    bins = reliability_bins(confidence, right)
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
         axes.bar(
-            (np.arange(BINS) + 0.5) * 100 / BINS,
-            100 * count / count.sum(),
-            100 / BINS,
+            [(one.bin + 0.5) * 100 / ECE_BINS for one in bins],
+            [100 * one.n / len(right) for one in bins],
+            100 / ECE_BINS,
             color="#CCCCCC",
             label="share of images",
         )
+        mean, accuracy = ([100 * getattr(one, name) for one in bins] for name in ("confidence", "accuracy"))
         axes.plot(mean, accuracy, color=BLUE, marker="o", markersize=4, label="accuracy")
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)

@@ -8,22 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.auditing.result import AuditResult
+from pipeline.auditing.result import AuditResult, read_audit
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.binding import entry_of
 from pipeline.errors import CacheError, DataError, UsageError
-from pipeline.findings import AUDIT, CURVE, findings_folder
+from pipeline.findings import AUDIT, CURVE, findings_folder, has_findings
 from pipeline.heads.rows import pick
+from pipeline.learning_curve import read_curve
 from pipeline.origin import open_images
 from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.progress import OnProgress, ignore
-from pipeline.reporting.audit_section import audit_section, audited_ids, read_run_audit
-from pipeline.reporting.curve_section import curve_section, read_run_curve
+from pipeline.reporting.audit_section import audit_section, audited_ids
+from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import Embedding, embed, map_sample
 from pipeline.reporting.figures import require_matplotlib
 from pipeline.reporting.page_data import page_data
 from pipeline.reporting.pictures import write_figures
 from pipeline.reporting.render import render
+from pipeline.reporting.sections import finding_of_run
 from pipeline.reporting.tables import MOST_CLASSES, cell_images, confused_pairs, shown_rows, worst_errors
 from pipeline.reporting.thumbnails import thumbnails
 from pipeline.runs import Run, check_run, find_run, read_evaluations
@@ -105,7 +107,8 @@ def report(
     cells = cell_images(outcomes, _cells(pairs, len(outcomes.classes)))
     worst = worst_errors(outcomes)
     folder = _findings(found, findings, Path(runs_dir))
-    audited, curve = read_run_audit(folder, found, missing), read_run_curve(folder, found, missing)
+    audited = finding_of_run(folder, AUDIT, found, missing, read_audit, lambda one: one.manifest_sha256)
+    curve = finding_of_run(folder, CURVE, found, missing, read_curve, lambda one: str(one["manifest_sha256"]))
     pictures: dict[str, str] = {}
     if images and entry is not None:
         try:
@@ -138,10 +141,10 @@ def _findings(run: Run, folder: str | Path | None, runs_dir: Path) -> Path:
     """
     if folder is None:
         return findings_folder(runs_dir, run.body["cache"]["id"])
-    if not any((Path(folder) / name).is_file() for name in (AUDIT, CURVE)):
+    if not has_findings(Path(folder)):
         raise DataError(
-            f"{folder} has neither {AUDIT} nor {CURVE}",
-            "They are made by pipeline audit CACHE and pipeline learn-curve CACHE.",
+            f"{folder} has neither {AUDIT.file} nor {CURVE.file}",
+            f"They are made by {AUDIT.command} and {CURVE.command}.",
         )
     return Path(folder)
 

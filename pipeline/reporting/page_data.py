@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.metrics import reliability_bins
 from pipeline.outcomes import Outcomes
 from pipeline.reporting.charts import HEIGHT, WIDTH, epoch_lines
 from pipeline.reporting.embedding import Embedding
 from pipeline.reporting.sweep_table import sweep_table
-from pipeline.reporting.tables import MOST_CLASSES, reliability, shown_rows
+from pipeline.reporting.tables import MOST_CLASSES, shown_rows
 from pipeline.runs import Run
 from pipeline.store.entry import Entry
 
@@ -143,9 +144,9 @@ def _curves(run: Run) -> list[dict[str, Any]]:
 
 def _bins(outcomes: Outcomes) -> list[dict[str, Any]]:
     """Return the reliability diagrams before and, where there is a temperature, after."""
-    found = [{"name": "as trained", "bins": reliability(outcomes.confidence, outcomes.right)}]
+    found = [{"name": "as trained", "bins": reliability_bins(outcomes.confidence, outcomes.right)}]
     if outcomes.calibrated is not None:
-        found.append({"name": "calibrated", "bins": reliability(outcomes.calibrated.confidence, outcomes.right)})
+        found.append({"name": "calibrated", "bins": reliability_bins(outcomes.calibrated.confidence, outcomes.right)})
     return found
 
 

@@ -1,11 +1,10 @@
-"""What a page tells of outcomes: which rows to show, confused pairs, bins of a reliability diagram. Plain numbers."""
+"""What a page tells of outcomes: which rows to show, confused pairs. Plain numbers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.metrics import ECE_BINS
 from pipeline.outcomes import Outcomes
 from pipeline.reporting.embedding import Embedding
 
@@ -58,22 +57,6 @@ def cell_images(outcomes: Outcomes, cells: Sequence[tuple[int, int]]) -> dict[st
         if len(rows):
             found[f"{true},{said}"] = [int(row) for row in rows[np.argsort(sure, kind="stable")][:CELL_IMAGES]]
     return found
-
-
-def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """Return the full ones of 15 bins of equal width, as the expected calibration error has them.
-
-    Args:
-        confidence: probability of the predicted class (n,).
-        right: whether it was the true one (n,) bool.
-    """
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    count = np.bincount(bins, minlength=ECE_BINS)
-    hits, sums = np.bincount(bins, right, ECE_BINS), np.bincount(bins, confidence, ECE_BINS)
-    return [
-        {"bin": b, "n": int(count[b]), "accuracy": float(hits[b] / count[b]), "confidence": float(sums[b] / count[b])}
-        for b in np.flatnonzero(count).tolist()
-    ]
 
 
 def shown_rows(worst: list[int], cells: dict[str, list[int]], embedding: Embedding | None) -> list[int]:
