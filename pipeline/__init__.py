@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.tensors import load_model
     from pipeline.auditing.audit import audit
     from pipeline.auditing.result import AuditResult, read_audit
-    from pipeline.candidates import BackbonesResult, compare_backbones
+    from pipeline.backbone_choice import BackbonesResult, compare_backbones
     from pipeline.comparison import ComparisonResult, compare
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.training import TrainResult, train_head
 
 _HOMES = {
-    "BackbonesResult": "candidates",
+    "BackbonesResult": "backbone_choice",
     "AuditResult": "auditing.result",
     "CacheError": "errors",
     "ComparisonResult": "comparison",
@@ -65,7 +65,7 @@ _HOMES = {
     "UsageError": "errors",
     "audit": "auditing.audit",
     "compare": "comparison",
-    "compare_backbones": "candidates",
+    "compare_backbones": "backbone_choice",
     "evaluate": "evaluation",
     "evaluate_seeds": "seeds",
     "export": "artifacts.export",

@@ -6,12 +6,12 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.evaluation import EvaluateResult, evaluate
+from pipeline.head_arguments import sweep_arguments, train_arguments
 from pipeline.heads.minibatch import Epoch
 from pipeline.launch.extract import extract
 from pipeline.launch.plan import Plan
 from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
-from pipeline.recipes import sweep_arguments, train_arguments
 from pipeline.sweeping import SweepPlan, SweepResult, sweep
 from pipeline.training import TrainPlan, TrainResult, train_head
 

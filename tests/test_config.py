@@ -7,9 +7,9 @@ import pytest
 
 from pipeline.config import HeadConfig, parse_change, read_config
 from pipeline.errors import UsageError
+from pipeline.head_arguments import sweep_arguments
 from pipeline.heads.grid import Grid
 from pipeline.heads.settings import HeadSettings
-from pipeline.recipes import sweep_arguments
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 SMALL = '[extract]\nsource = "digits"\nbackbone = "resnet18"\n'

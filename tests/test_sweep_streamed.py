@@ -11,7 +11,7 @@ from entries import RECIPE, SPACE, flip, make_entry, make_rows
 import pipeline
 from pipeline.config import read_config
 from pipeline.errors import CacheError, UsageError
-from pipeline.recipes import sweep_arguments
+from pipeline.head_arguments import sweep_arguments
 
 N, D = 300, 6
 WIDE = replace(SPACE, row_shape=(D,))

@@ -92,7 +92,7 @@ def command(
 
 
 def _backbones(screen: Screen, source: str, names: str, runs_dir: Path, *, solver: str, **options: Any) -> None:  # noqa: ANN401
-    from pipeline.candidates import compare_backbones
+    from pipeline.backbone_choice import compare_backbones
     from pipeline.cli.compare_table import show_backbones
     from pipeline.heads.settings import HeadSettings
 

@@ -2,7 +2,7 @@
 
 import json
 
-from pipeline.candidates import BackbonesResult
+from pipeline.backbone_choice import BackbonesResult
 from pipeline.cli.runs import head_words
 from pipeline.cli.show_evaluation import NAMES, SHARES, figure, plus_minus
 from pipeline.comparison import ComparisonResult, Line

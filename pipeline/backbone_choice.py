@@ -15,7 +15,7 @@ from pipeline.training import TrainResult, train_head
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TriedBackbone:
     """A backbone's features and the head on them."""
 
     backbone: str
@@ -46,7 +46,7 @@ class Candidate:
 class BackbonesResult:
     """All backbones, best on validation rows first, and the test figures of the first."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TriedBackbone, ...]
     evaluation: EvaluateResult
 
     def to_json(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def compare_backbones(
         )
         if trained.metrics is None:
             raise DataError("backbones are chosen on validation rows: there are none", "Give a val_fraction above 0.")
-        made.append(Candidate(name, extracted, trained))
+        made.append(TriedBackbone(name, extracted, trained))
     ranked = sorted(made, key=lambda one: -one.val_accuracy)
     return BackbonesResult(
         tuple(ranked), evaluate(ranked[0].trained.path, cache_dir=cache_dir, runs_dir=runs_dir, device=device)
