@@ -3,14 +3,16 @@
 # make torture the whole fault campaign (about two hours on 2 cores); `make test` runs a sample of it
 # make parity the proof on 2,000 real images, where they are to be had (about 4 minutes on 2 cores)
 # make bench  every claim on speed at full size, figures into benchmarks/results (about an hour on 2 cores)
+# make planted-copies how many planted copies it finds; IMAGES=path/to/cifar10 WEIGHTS=file
 # make planted how many planted wrong labels an audit finds; CIFAR=path/to/entry for CIFAR-10 too
+# make opened-report how fast pages of `report` open, one of 1,000 classes among them; REPORTS="a.html b.html"
 # make check-backbones the proof of every cut: all torchvision models, one of each timm family (half an hour)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity bench planted check-backbones lint fix clean
+.PHONY: demo test torture parity bench planted planted-copies opened-report check-backbones lint fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pipeline demo
@@ -30,6 +32,14 @@ parity: $(VENV)/.installed-dev
 # 5 % of train labels made wrong in the digits, and in a cache entry of CIFAR-10 read as animals and vehicles.
 planted: $(VENV)/.installed-dev
 	$(BIN)/python tests/planted.py $(if $(CIFAR),--cifar $(CIFAR))
+
+# Copies planted across the splits of a folder of images (train/<class>, test/<class>), and how many are found.
+planted-copies: $(VENV)/.installed-dev
+	$(BIN)/python tests/planted_copies.py $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(PLANTED_ARGS)
+
+# Size, time to open and requests of pages of `report`, and of one with 1,000 classes; needs an installed Chromium.
+opened-report: $(VENV)/.installed-dev
+	$(BIN)/python tests/opened_report.py $(REPORTS)
 
 # The original last layer on features read back from a real extract gives the original's logits; a line a model.
 check-backbones: $(VENV)/.installed-dev

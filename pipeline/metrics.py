@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 ECE_BINS = 15
+MATRIX_CLASSES = 100
+"""Classes up to which a confusion matrix is given: one of 1,000 has a million numbers, nearly all of them 0."""
+MOST_CONFUSIONS = 10_000
 Z_95 = 1.959963984540054
 
 
@@ -15,6 +18,8 @@ def classification_metrics(logits: np.ndarray, y: np.ndarray, classes: tuple[str
 
     Balanced accuracy and macro-F1 average over the classes that occur in `y`. Top-5 accuracy is 1 where there
     are at most five classes. NLL is taken from the logits: scikit-learn's log_loss clips probabilities.
+    `confusions` are [true, predicted, rows] of errors, the most frequent first; `confusion_matrix` is None for more
+    than MATRIX_CLASSES classes.
     """
     from scipy.special import log_softmax, softmax
     from sklearn import metrics
@@ -36,9 +41,20 @@ def classification_metrics(logits: np.ndarray, y: np.ndarray, classes: tuple[str
         "nll": float(-log_softmax(scores, axis=1)[np.arange(len(y)), y].mean()),
         "brier": float(((probabilities - np.eye(len(classes))[y]) ** 2).sum(axis=1).mean()),
         "ece": expected_calibration_error(probabilities, y),
-        "confusion_matrix": metrics.confusion_matrix(y, predicted, labels=labels).tolist(),
+        "confusion_matrix": metrics.confusion_matrix(y, predicted, labels=labels).tolist()
+        if len(classes) <= MATRIX_CLASSES
+        else None,
+        "confusions": confusions(y, predicted),
         "classes": list(classes),
     }
+
+
+def confusions(y: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+    """Return [true, predicted, rows] of the most frequent errors, by labels and predictions (n,)."""
+    wrong = predicted != y
+    pairs, counts = np.unique(np.stack([y[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_CONFUSIONS]
+    return [[*pair, n] for pair, n in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)]
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:

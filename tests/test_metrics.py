@@ -32,6 +32,8 @@ def test_metrics_are_scikit_learns(c):
         float(torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(y))), rel=1e-9
     )
     assert found["confusion_matrix"] == metrics.confusion_matrix(y, predicted).tolist()
+    assert all(found["confusion_matrix"][true][said] == n for true, said, n in found["confusions"])
+    assert sum(n for _, _, n in found["confusions"]) == (predicted != y).sum()
     top5 = np.mean([label in np.argsort(row)[-5:] for row, label in zip(logits, y, strict=True)])
     assert found["top5_accuracy"] == pytest.approx(top5)
     assert found["classes"] == list(classes)
@@ -104,3 +106,18 @@ def test_calibration_error_of_simple_cases():
     four = np.array([[0.75, 0.25]] * 4)
     assert expected_calibration_error(four, np.array([0, 0, 0, 1])) == pytest.approx(0)
     assert expected_calibration_error(four, np.array([0, 0, 1, 1])) == pytest.approx(0.25)
+
+
+def test_of_many_classes_only_the_errors_are_listed():
+    random = np.random.default_rng(0)
+    c, y = 1200, np.repeat(np.arange(1200), 2)
+    logits = random.normal(size=(len(y), c)).astype(np.float32)
+    logits[np.arange(len(y)), y] += 6
+    logits[0] = logits[1] = np.eye(c)[7] * 20  # both images of class 0 taken for class 7
+    found = classification_metrics(logits, y, tuple(map(str, range(c))))
+    predicted = logits.argmax(axis=1)
+    assert found["confusion_matrix"] is None
+    assert found["confusions"][0] == [0, 7, 2]
+    assert sum(n for _, _, n in found["confusions"]) == (predicted != y).sum()
+    assert all(true != said for true, said, _ in found["confusions"])
+    assert found["confusions"] == sorted(found["confusions"], key=lambda one: (-one[2], one[0], one[1]))

@@ -267,7 +267,7 @@ def test_images_of_a_cell_are_of_that_cell():
 
 
 def test_pairs_leave_out_the_diagonal_and_start_with_the_most_frequent():
-    assert confused_pairs([[5, 1], [3, 1]]) == [
+    assert confused_pairs([[1, 0, 3], [0, 1, 1]], [6, 4]) == [
         {"true": 1, "said": 0, "n": 3, "share": 0.75},
         {"true": 0, "said": 1, "n": 1, "share": 1 / 6},
     ]

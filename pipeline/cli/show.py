@@ -249,11 +249,8 @@ def _interval(metrics: dict[str, Any]) -> str:
 
 
 def _most_confused(metrics: dict[str, Any], shown: int = 3) -> str:
-    classes, matrix = metrics["classes"], metrics["confusion_matrix"]
-    pairs = [
-        (number, f"{plain(classes[true])} → {plain(classes[said])} {number}")
-        for true, row in enumerate(matrix)
-        for said, number in enumerate(row)
-        if true != said and number
-    ]
-    return " · ".join(text for _, text in sorted(pairs, key=lambda pair: -pair[0])[:shown])
+    classes = metrics["classes"]
+    return " · ".join(
+        f"{plain(classes[true])} → {plain(classes[said])} {number}"
+        for true, said, number in metrics["confusions"][:shown]
+    )

@@ -15,6 +15,7 @@ from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.findings import AUDIT, CURVE, findings_folder, has_findings
 from pipeline.heads.rows import pick
 from pipeline.learning_curve import read_curve
+from pipeline.metrics import confusions
 from pipeline.origin import open_images
 from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.progress import OnProgress, ignore
@@ -103,7 +104,8 @@ def report(
     missing: list[str] = []
     entry = _entry(found, Path(cache_dir), missing)
     embedding = None if entry is None else _embedding(entry, outcomes, missing)
-    pairs = confused_pairs(evaluation["metrics"]["confusion_matrix"])
+    totals = np.bincount(outcomes.y, minlength=len(outcomes.classes)).tolist()
+    pairs = confused_pairs(confusions(outcomes.y, outcomes.predicted), totals)
     cells = cell_images(outcomes, _cells(pairs, len(outcomes.classes)))
     worst = worst_errors(outcomes)
     folder = _findings(found, findings, Path(runs_dir))

@@ -24,9 +24,10 @@ def write_figures(
     kinds: tuple[figures.Kind, ...] = ("png", "svg")
     for kind in kinds:
         drawn = {
-            "confusion": figures.confusion_matrix(metrics["confusion_matrix"], outcomes.classes, kind=kind),
             "reliability": figures.reliability_diagram(outcomes.confidence, outcomes.right, kind=kind),
         }
+        if metrics["confusion_matrix"] is not None:
+            drawn["confusion"] = figures.confusion_matrix(metrics["confusion_matrix"], outcomes.classes, kind=kind)
         if run.body.get("epochs"):
             drawn["training"] = figures.training_curves(run.body["epochs"], kind=kind)
         if curve is not None:

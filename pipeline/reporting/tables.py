@@ -24,19 +24,15 @@ def worst_errors(outcomes: Outcomes) -> list[int]:
     return [int(row) for row in wrong[order][:WORST]]
 
 
-def confused_pairs(matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+def confused_pairs(confusions: Sequence[Sequence[int]], totals: Sequence[int]) -> list[dict[str, Any]]:
     """Return up to 200 pairs of classes that were confused, the most frequent first, with the share of the true one.
 
     Args:
-        matrix: counts (c, c), a row a true class.
+        confusions: (true, predicted, rows) of errors, as `evaluate` has them.
+        totals: rows of each class (c,).
     """
-    counts = np.asarray(matrix)
-    totals = counts.sum(axis=1)
-    true, said = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
-    order = np.argsort(-counts[true, said], kind="stable")[:MOST_PAIRS]
     return [
-        {"true": int(i), "said": int(j), "n": int(counts[i, j]), "share": float(counts[i, j] / totals[i])}
-        for i, j in zip(true[order], said[order], strict=True)
+        {"true": true, "said": said, "n": n, "share": n / totals[true]} for true, said, n in confusions[:MOST_PAIRS]
     ]
 
 
