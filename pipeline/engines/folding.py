@@ -5,13 +5,17 @@ can do: y = g (Wx + b - m) / s + h = (gW/s) x + (g (b - m)/s + h), with s = sqrt
 """
 
 import copy
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from pipeline.backbones.taps import INPUT, OUTPUT, Tapped
+from pipeline.errors import first_line
 
 if TYPE_CHECKING:
     from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 def folded(network: "nn.Module") -> "nn.Module":
@@ -46,7 +50,8 @@ def _pairs(network: "nn.Module", tapped: set[str]) -> list[tuple[str, str]]:
 
     try:
         graph = fx.Tracer().trace(network)
-    except Exception:  # noqa: BLE001 - whatever a network's code raises when it is given a proxy
+    except Exception as error:  # noqa: BLE001 - tracing runs the network's own code on proxies: it may raise anything
+        logger.info("no BatchNorm is folded, this network cannot be traced: %s", first_line(error))
         return []
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     found = []
