@@ -21,9 +21,9 @@ from pipeline.errors import UsageError
 @click.argument("run", default="latest")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--cache", help="Another entry of the same feature space to measure on.")
-@images_options
 @click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
 @click.option("--seeds", is_flag=True, help="Measure all runs that were trained with RUN by train-head --seeds.")
+@images_options
 @stream_option
 @device_option
 @cache_dir_option
@@ -33,8 +33,8 @@ from pipeline.errors import UsageError
 def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **options: Any) -> None:  # noqa: ANN401
     r"""Measure RUN (a prefix of its id, a path, or `latest`) on a split of the entry it was trained on.
 
-    With --end-to-end the images are decoded again and go through the plain float32 network and the head: equal
-    predictions and logits within 1e-4 prove that cache and head are the end-to-end frozen model.
+    With --end-to-end the images are decoded again, from --source by --workers, and go through the plain float32 network
+    and the head: equal predictions and logits within 1e-4 prove that cache and head are the end-to-end frozen model.
 
     No other command looks at test rows, and each look is logged in the run: one that is chosen by its test figures
     has none left. docs/RESULTS.md says how intervals and calibrated figures are come by.

@@ -21,7 +21,7 @@ def number(name: str, default: float, help: str | None = None) -> Callable[[F], 
 
 def validation_options(command: F) -> F:
     """Add --val-fraction and --split-seed."""
-    command = number("--split-seed", 0, "Of that draw, and of folds.")(command)
+    command = number("--split-seed", 0, "Of that draw, or of folds.")(command)
     return number("--val-fraction", 0.1, "Share of train held out where the source names no val split.")(command)
 
 
