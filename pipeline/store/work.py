@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ from pipeline.store.statindex import ROW
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Mark = tuple[int, int]
 
 PLAN, RECORDS, SHARDS = "plan.json", "records", "shards"
 PLAN_FORMAT, RECORD_FORMAT, FORMAT_VERSION = "pipeline-plan", "pipeline-record", 1
@@ -129,6 +131,10 @@ class WorkFolder:
 
     def pinned(self) -> Recipe | None:
         """Return the recipe work was started with, or None if it has not started."""
+        body = self._plan()
+        return None if body is None else Recipe.from_json(body["recipe"])
+
+    def _plan(self) -> dict[str, Any] | None:
         try:
             body = read_json(self.path / PLAN)
         except FileNotFoundError:
@@ -143,23 +149,32 @@ class WorkFolder:
                 f"Delete it: rm -r '{self.path}'",
             )
         check_fields(body, {"recipe": dict}, str(self.path / PLAN))
-        return Recipe.from_json(body["recipe"])
+        return body
 
     def pin(self, space: FeatureSpace, recipe: Recipe, about: dict[str, Any]) -> Recipe:
         """Start work with `recipe`, or join work already started. Return the recipe that holds."""
-        body = {
+        body: dict[str, Any] = {
             "format": PLAN_FORMAT,
             "format_version": FORMAT_VERSION,
             "plan": self.plan,
             "recipe": recipe.to_json(),
             "space": space.to_json(),
             "about": about,
+            "token": secrets.token_hex(8),
         }
         self._pinning = body
         self._publishing(lambda: None)
-        found = self.pinned() or recipe
-        self._pinning = {**body, "recipe": found.to_json()}
-        return found
+        there = self._plan() or body
+        self._pinning = {**body, "recipe": there["recipe"], "token": there.get("token", "")}
+        return Recipe.from_json(there["recipe"])
+
+    @property
+    def token(self) -> str:
+        """What tells this work from other work on the same plan, before and after; empty until it is pinned.
+
+        An entry says in its manifest which work it came of: others who were at it find it so.
+        """
+        return str(self._pinning["token"]) if self._pinning is not None else ""
 
     def record(self, number: int) -> Record | None:
         """Return shard `number`'s commit record, or None if it is not done or its record is damaged."""
@@ -174,7 +189,19 @@ class WorkFolder:
 
     def records(self) -> list[Record]:
         """Return the commit records of all shards that are done, in order."""
-        return [record for record in map(self.record, _record_numbers(self.path)) if record is not None]
+        return [record for record in map(self.record, self.numbers()) if record is not None]
+
+    def mark(self, number: int) -> Mark | None:
+        """Return what tells a shard's commit record from one written later, None if there is none."""
+        try:
+            found = self._record_path(number).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def numbers(self) -> list[int]:
+        """Return which shards have a commit record, in order, by their names alone."""
+        return _record_numbers(self.path)
 
     def read_shard(self, record: Record, space: FeatureSpace) -> ShardRows:
         """Return a committed shard's rows, verified."""
