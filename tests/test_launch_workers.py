@@ -1,11 +1,13 @@
 """Several workers on one extraction: whoever makes which shard, and whoever dies, the entry is the same."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from conftest import make_photos
 from fleet import run_fleet
+from PIL import Image
 
 
 def shard_bytes(result) -> list[bytes]:
@@ -68,3 +70,20 @@ def test_workers_killed_at_random_cost_the_shards_they_were_at(many, alone, tmp_
     assert killed >= min(kills, 3)
     assert sum(images for _, images in forwards(log)) <= 120 + 8 * killed
     tally("workers killed at random", killed, "the same bytes, at most the shards in flight computed again")
+
+
+def test_an_image_that_kills_every_worker_is_found_and_ends_in_the_ledger(many, tmp_path, cli, monkeypatch):
+    Image.new("RGB", (8, 8), (77, 77, 77)).save(make_photos(tmp_path / "photos", per_class=4) / "beet" / "01.png")
+    for name, value in {"SLEEPY_DEADLY": "77", "PYTHONPATH": str(Path(__file__).parent)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    arguments = ["extract", tmp_path / "photos", "--backbone", "sleepy_network:network", "--devices", "cpu,cpu"]
+    sizes = ["--batch-size", "2", "--shard-rows", "4", "--workers", "1", "--engine", "reference"]
+    refused = cli(*arguments, *sizes)
+    assert refused.code == 3
+    assert "beet/01.png the workers that computed its features died" in refused.err
+    made = cli(*arguments, *sizes, "--on-bad-image", "skip", "--json")
+    result = json.loads(made.out)
+    assert (made.code, result["rows"], result["skipped"], result["computed"]) == (0, 12, 1, 0)
+    assert (Path(result["path"]) / "skipped.csv").read_text().splitlines()[1].startswith("beet/01.png,")
+    assert "was lost while it made shard" in refused.err

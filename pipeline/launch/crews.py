@@ -1,14 +1,22 @@
 """Who makes the shards of a pass: this process alone, this process as one of several workers, or a team."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
-from pipeline.launch.dispatch import Team, make_dispatched
+from pipeline.extraction.choosing import choose_engine, fit_batch
+from pipeline.extraction.job import Job
+from pipeline.launch.dispatch import make_dispatched
+from pipeline.launch.local import LocalTeam
 from pipeline.launch.making import Maker
+from pipeline.launch.on_ray import Cluster, RayTeam
+from pipeline.launch.request import Request
 from pipeline.launch.share import Share
 from pipeline.store.claims import PATIENCE_SECONDS, Claims
+from pipeline.store.key import Recipe
 
 POLL_SECONDS = (0.1, 5.0)
 """Between looks at what others have done: at first, and at most."""
@@ -21,12 +29,31 @@ class Crew(Protocol):
     def patience(self) -> float | None:
         """Seconds after which a silent worker is taken for lost; None where no other worker publishes the entry."""
 
+    def choose(self, jobs: list[Job]) -> None:
+        """Give jobs of one pass, none of them begun, the engine that suits; nothing is written."""
+
+    def fit(self, jobs: list[Job]) -> None:
+        """Give them the batch that fits, before they are begun."""
+
     def make(self, maker: Maker) -> None:
         """Have every shard made that is missing."""
 
 
+class _Here:
+    """Whose work is done on machines like this one."""
+
+    def choose(self, jobs: list[Job]) -> None:
+        """See `Crew`."""
+        if jobs[0].wishes.engine == "auto":
+            choose_engine(jobs)
+
+    def fit(self, jobs: list[Job]) -> None:
+        """See `Crew`."""
+        fit_batch(jobs)
+
+
 @dataclass(frozen=True)
-class Alone:
+class Alone(_Here):
     """This process."""
 
     patience: float | None = None
@@ -37,7 +64,7 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Shared:
+class Shared(_Here):
     """This process, as one of several workers that nobody leads."""
 
     share: Share
@@ -49,20 +76,56 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Led:
-    """Workers that this process leads."""
+class OnDevices(_Here):
+    """A process for each device of this machine, led by this one."""
 
-    gather: Callable[[Sequence[str]], Team]
-    """Makes a team for what names the work of each job of a pass."""
+    request: Request
+    devices: tuple[str, ...]
     patience: float | None = None
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
-        team = self.gather([job.work.plan for job in maker.jobs])
-        try:
+        with closing(LocalTeam(self.request, plans_of(maker.jobs), self.devices)) as team:
             make_dispatched(maker, team)
-        finally:
-            team.close()
+
+
+@dataclass
+class OnRay:
+    """Actors on a Ray cluster, led by this process. Ray is started when it is first needed."""
+
+    request: Request
+    address: str | None
+    patience: float | None = None
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The connection."""
+        return Cluster(self.request, self.address)
+
+    def choose(self, jobs: list[Job]) -> None:
+        """See `Crew`. The driver may have no GPU: engine and batch are chosen where the work will be done."""
+        for job, found in zip(jobs, self.cluster.choose(plans_of(jobs)), strict=True):
+            job.recipe = Recipe.from_json(found["recipe"])
+            job.engine_why, job.images_per_second = found["why"], found["rate"]
+            job.look_again()
+
+    def fit(self, jobs: list[Job]) -> None:
+        """See `Crew`; `choose` has done it."""
+
+    def make(self, maker: Maker) -> None:
+        """See `Crew`."""
+        with closing(RayTeam(self.cluster, plans_of(maker.jobs))) as team:
+            make_dispatched(maker, team)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        if "cluster" in self.__dict__:
+            self.cluster.close()
+
+
+def plans_of(jobs: Sequence[Job]) -> list[str]:
+    """Return what names the work of each job."""
+    return [job.work.plan for job in jobs]
 
 
 def make_alone(maker: Maker) -> None:

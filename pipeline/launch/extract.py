@@ -4,15 +4,17 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.extraction.precision import Judge
-from pipeline.launch.crews import Alone, Crew, Led, Shared
+from pipeline.launch.crews import Alone, Crew, OnDevices, OnRay, Shared
 from pipeline.launch.jobs import run_jobs
-from pipeline.launch.local import LocalTeam, parse_devices
+from pipeline.launch.local import parse_devices
+from pipeline.launch.on_ray import driver_request
 from pipeline.launch.plan import Plan
 from pipeline.launch.request import Request, open_jobs
 from pipeline.launch.result import ExtractResult
@@ -58,6 +60,8 @@ def extract(
     rehash: bool = False,
     worker: str | None = None,
     devices: Sequence[str] | str | None = None,
+    on: str = "here",
+    ray_address: str | None = None,
     image_timeout: float = 60.0,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress = ignore,
@@ -107,6 +111,8 @@ def extract(
         worker: `I/N`, this process's place among N that share the work, from 0; by default what a launcher says in
             the environment (RANK and WORLD_SIZE, a Slurm array, srun, mpirun). Every worker returns the whole entry.
         devices: `cuda:0`, `cuda:1`, …: a process of its own for each, led and shown by this one.
+        on: `here`, or `ray`: actors on a Ray cluster, led by this process.
+        ray_address: of the cluster; by default RAY_ADDRESS, or else one that is started for this extraction.
         image_timeout: seconds after which decoding one image is given up.
         on_plan: called with the plan of each layer before any work; what it raises stops the extraction there.
         on_progress: called after every batch.
@@ -123,7 +129,7 @@ def extract(
     share = Share.parse(worker) if worker is not None else Share.from_environment()
     team = devices if isinstance(devices, str) else ",".join(devices or ())
     places = parse_devices(team) if team else ()
-    _check_workers(share, places, device, restart)
+    _check_workers(share, places, device, restart, on)
     reading = Reading(path_column, label_column, split_column, image_column, group_by, unlabelled)
     request = Request(
         source=source,
@@ -153,31 +159,38 @@ def extract(
         rehash=rehash,
         image_timeout=image_timeout,
     )
-    if places:
-        request.to_json()  # what cannot be told to other processes is refused before any work
-        share = Share(0, 1, 0, len(places))
-    jobs = open_jobs(request, share, find_judge=find_judge)
     said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
-    crew: Crew = Alone()
-    if places:
-        crew = Led(lambda plans: LocalTeam(request, plans, places))
-    elif share.count > 1:
-        crew = Shared(share)
-    try:
-        results = run_jobs(jobs, crew, on_bad_image == "skip", said, on_plan, on_progress, started)
-    finally:
+    with ExitStack() as stack:
+        crew: Crew = Alone()
+        if on == "ray":
+            ray = stack.enter_context(closing(OnRay(request, ray_address)))
+            crew, request, share = ray, driver_request(request), Share()
+        elif places:
+            crew, share = OnDevices(request, places), Share(local_count=len(places))
+        elif share.count > 1:
+            crew = Shared(share)
+        if isinstance(crew, OnRay | OnDevices):
+            request.to_json()  # what cannot be told to other processes is refused before any work
+        jobs = open_jobs(request, share, find_judge=find_judge)
         for job in jobs:
-            job.close()
+            stack.callback(job.close)
+        results = run_jobs(jobs, crew, on_bad_image == "skip", said, on_plan, on_progress, started)
     return replace(results[0], beside=tuple(results[1:]))
 
 
-def _check_workers(share: Share, places: tuple[str, ...], device: str, restart: bool) -> None:
+def _check_workers(share: Share, places: tuple[str, ...], device: str, restart: bool, on: str) -> None:
     """Refuse what does not go together."""
+    if on not in ("here", "ray"):
+        raise UsageError(f"--on {on!r}", "It is here or ray.")
+    if on == "ray" and (places or share.told_by == "--worker"):
+        raise UsageError(
+            f"--on ray and {'--devices' if places else '--worker'}", "Pass one of them: Ray says who computes where."
+        )
     if places and device != "auto":
         raise UsageError(f"--devices {','.join(places)} and --device {device}", "Pass one of them.")
     if share.told_by == "--worker" and share.count > 1 and places:
         raise UsageError("--worker and --devices", "Pass one of them: a worker of several is one process.")
-    if restart and share.count > 1 and not places:
+    if restart and share.count > 1 and not places and on == "here":
         raise UsageError(
             f"--restart with {share.count} workers (told by {share.told_by}): each would throw the others' work away",
             "Remove what is there first (pipeline cache rm CACHE), and start the workers without --restart.",

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 from pipeline.errors import CacheError
-from pipeline.extraction.choosing import choose_engine, fit_batch
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job
 from pipeline.extraction.publish import check_images, publish, published_entry, save_stat_index, whole_entry
@@ -53,8 +52,8 @@ def run_jobs(
     if len(todo) > 1:
         align(todo)
     unpinned = [job for job in todo if job.work.pinned() is None]
-    if unpinned and unpinned[0].wishes.engine == "auto":
-        choose_engine(unpinned)
+    if unpinned:
+        crew.choose(unpinned)
     plans = [plan_of(job, None if found is None else found[0]) for job, found in zip(jobs, finished, strict=True)]
     for plan in plans:
         if on_plan is not None:
@@ -64,7 +63,7 @@ def run_jobs(
         todo[0].backbone.check_image_size()
         check_disk(plans)
         if unpinned:
-            fit_batch(unpinned)
+            crew.fit(unpinned)
         for job in todo:
             job.begin()
         for group in share(todo):

@@ -6,11 +6,38 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.errors import CacheError
+from pipeline.extraction.choosing import choose_engine, fit_batch
+from pipeline.extraction.job import Job
 from pipeline.extraction.together import align, share
 from pipeline.launch.making import Maker, Tally
 from pipeline.launch.request import Request, open_jobs
 from pipeline.launch.share import Share
 from pipeline.store.claims import Claims
+
+
+def scout(request: Mapping[str, Any], plans: Sequence[str], place: Share) -> list[dict[str, Any]]:
+    """Return for each job of a pass that is not begun the recipe that suits this machine, and why.
+
+    The arguments are those of `Member`.
+    """
+    jobs = _jobs(request, plans, place)
+    if jobs[0].wishes.engine == "auto":
+        choose_engine(jobs)
+    fit_batch(jobs)
+    return [{"recipe": job.recipe.to_json(), "why": job.engine_why, "rate": job.images_per_second} for job in jobs]
+
+
+def _jobs(request: Mapping[str, Any], plans: Sequence[str], place: Share) -> list[Job]:
+    opened = open_jobs(Request.from_json(request), place, join=True)
+    jobs = [job for job in opened if job.work.plan in plans]
+    if len(jobs) != len(plans):
+        raise CacheError(
+            "a worker lists other samples than the driver, or opens another network",
+            "Source, weights and cache must lie under the same paths on every machine, and hold the same.",
+        )
+    if len(jobs) > 1:
+        align(jobs)
+    return jobs
 
 
 class Member:
@@ -28,15 +55,7 @@ class Member:
             CacheError: if the source lists other samples here than where the driver is.
         """
         self._stack = ExitStack()
-        opened = open_jobs(Request.from_json(request), place, join=True)
-        jobs = [job for job in opened if job.work.plan in plans]
-        if len(jobs) != len(plans):
-            raise CacheError(
-                "a worker lists other samples than the driver, or opens another network",
-                "Source, weights and cache must lie under the same paths on every machine, and hold the same.",
-            )
-        if len(jobs) > 1:
-            align(jobs)
+        jobs = _jobs(request, plans, place)
         for job in jobs:
             self._stack.callback(job.close)
             job.begin()
