@@ -84,7 +84,6 @@ class Maker:
 
     def make_claimed(self, number: int, claim: Claim, claims: Claims, ahead: int | None = None) -> None:
         """Make shard `number`, whose claim is held; carefully, if it has cost several workers."""
-        self.moved = claims.moved
         trial = None
         if claim.deaths >= PATIENT_DEATHS:
             write_down = partial(_write_down, claims, str(number))
@@ -120,7 +119,7 @@ class Maker:
                 sum(total.values()),
                 len(self.jobs[0].listing) * len(self.jobs),
                 **total,
-                bottleneck=max(seconds, key=seconds.__getitem__) if total["computed"] else "",
+                bottleneck=max(seconds, key=seconds.__getitem__) if any(seconds.values()) else "",
             )
         )
 

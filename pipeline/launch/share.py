@@ -8,6 +8,7 @@ from typing import Self
 
 from pipeline.errors import UsageError
 
+WORKER = "--worker"
 HOW = "A worker is I/N, counted from 0: --worker 0/4 to --worker 3/4."
 
 
@@ -23,6 +24,15 @@ class Share:
     told_by: str = ""
     """Where this comes from: `--worker`, `RANK`, …; empty for a process alone."""
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f"worker {self.index} of {self.count}"
+
+    def to_json(self) -> dict[str, int] | None:
+        """Return its place among the workers; None of a process alone."""
+        return {"index": self.index, "count": self.count} if self.count > 1 else None
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `I/N`.
@@ -33,7 +43,7 @@ class Share:
         match = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip(), re.ASCII)
         if match is None or not int(match[1]) < int(match[2]):
             raise UsageError(f"worker {text!r}", HOW)
-        return cls(int(match[1]), int(match[2]), told_by="--worker")
+        return cls(int(match[1]), int(match[2]), told_by=WORKER)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -70,6 +80,7 @@ class Share:
         return [number for owner in order for number in reversed(runs[owner])]
 
 
+ALONE = Share()
 LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
