@@ -130,7 +130,7 @@ def extract(
     started = time.perf_counter()
     if on_bad_image not in ("fail", "skip"):
         raise UsageError(f"on-bad-image is fail or skip, not {on_bad_image!r}")
-    share = Share.parse(worker) if worker is not None else Share.from_environment()
+    share = Share.of(worker)
     team = devices if isinstance(devices, str) else ",".join(devices or ())
     places = parse_devices(team) if team else ()
     if not worker_timeout > 0:

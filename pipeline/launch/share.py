@@ -33,6 +33,20 @@ class Share:
         """Return its place among the workers; None of a process alone."""
         return {"index": self.index, "count": self.count} if self.count > 1 else None
 
+    @property
+    def has_shared_output(self) -> bool:
+        """Whether what all workers print comes to the same place, even if that is no terminal."""
+        return self.told_by in {rank for rank, *_ in LAUNCHERS}
+
+    @classmethod
+    def of(cls, worker: str | None) -> Self:
+        """Read `I/N`, or without one what a launcher says.
+
+        Raises:
+            UsageError: if it is neither.
+        """
+        return cls.from_environment() if worker is None else cls.parse(worker)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `I/N`.
