@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pipeline.errors import UsageError
@@ -62,15 +62,21 @@ class Share:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Return what torchrun, a Slurm array, srun or mpirun say; alone where none of them does."""
-        slurm = _number(environment, "SLURM_ARRAY_TASK_COUNT")
-        if slurm > 1:
+        array = _number(environment, "SLURM_ARRAY_TASK_COUNT")
+        if array > 1:
             first, step = _number(environment, "SLURM_ARRAY_TASK_MIN"), _number(environment, "SLURM_ARRAY_TASK_STEP")
             index = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // max(1, step)
-            if 0 <= index < slurm:
-                return cls(index, slurm, told_by="SLURM_ARRAY_TASK_ID")
+            if 0 <= index < array:
+                inner = cls._launched(environment, ("SLURM_PROCID",))  # srun with several tasks in each of the array
+                index, count = index * inner.count + inner.index, array * inner.count
+                return replace(inner, index=index, count=count, told_by="SLURM_ARRAY_TASK_ID")
+        return cls._launched(environment)
+
+    @classmethod
+    def _launched(cls, environment: Mapping[str, str], known: Sequence[str] = ()) -> Self:
         for rank, size, local_rank, local_size in LAUNCHERS:
             index, count = _number(environment, rank, -1), _number(environment, size)
-            if count > 1 and 0 <= index < count:
+            if rank in (known or (rank,)) and count > 1 and 0 <= index < count:
                 here, there = _number(environment, local_rank), _number(environment, local_size)
                 here = here if 0 <= here < there else 0
                 return cls(index, count, here, max(1, there), told_by=rank)
