@@ -197,12 +197,10 @@ def _published(job: Job, crew: Crew, skip_bad: bool, command: str) -> Entry | No
 def _has_turn(claims: Claims) -> bool:
     """Wait until nobody else is publishing; tell whether it is still to be done."""
     wait = POLL_SECONDS[0]
-    while claims.folder.exists():
-        try:
-            if claims.take(ENTRY) is not None:
-                return True
-        except FileNotFoundError:
-            break
-        time.sleep(wait)
-        wait = min(POLL_SECONDS[1], 2 * wait)
-    return False
+    try:
+        while claims.take(ENTRY) is None:
+            time.sleep(wait)
+            wait = min(POLL_SECONDS[1], 2 * wait)
+    except FileNotFoundError:  # another has, and removed the work
+        return False
+    return True
