@@ -229,7 +229,7 @@ def test_workers_that_list_other_files_finish_each_their_own(photos, tmp_path):
 
 
 def test_limits_layers_and_float16_are_shared_alike(photos, tmp_path):
-    options = {**SPACE, "beside": ("maxpool",), "limit": 20, "store_dtype": "float16"}
+    options = {**SPACE, "beside": ("maxpool",), "limit": 12, "store_dtype": "float16"}
     (plain,) = ends(begin(photos, tmp_path / "alone", **options))
     answers = ends(*(begin(photos, tmp_path / "cache", f"{n}/2", **options) for n in range(2)))
     assert not [answer["error"] for answer in (plain, *answers) if "error" in answer]
@@ -237,7 +237,7 @@ def test_limits_layers_and_float16_are_shared_alike(photos, tmp_path):
     assert entries[1] == entries[2]
     for ours, theirs in zip(entries[0], entries[1], strict=True):
         assert entry_bytes(ours) == entry_bytes(theirs)
-    assert sum(answer["entries"][0]["computed"] for answer in answers) == 20
+    assert sum(answer["entries"][0]["computed"] for answer in answers) == 12
 
 
 UNSHARE = ["unshare", "-p", "-f", "--mount-proc", "--kill-child"]
