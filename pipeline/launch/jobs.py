@@ -178,9 +178,9 @@ def _published(job: Job, crew: Crew, skip_bad: bool, command: str) -> Entry | No
     if crew.share.count == 1:
         entry = publish(job, skip_bad=skip_bad, command=command)
     else:
-        refuse_images(job, skip_bad=skip_bad)  # each says so by itself: none waits for the others to find out
         with Claims(job.work.path, patience=crew.patience, hang=math.inf) as claims:
             if _has_turn(claims):
+                refuse_images(job, skip_bad=skip_bad)  # of those that come to it one after the other, none reads shards
                 entry = publish(job, skip_bad=skip_bad, command=command)
     if entry is not None:
         return entry
