@@ -62,6 +62,7 @@ class Maker:
         waiting = self._waiting(number)
         self._drop_requests(number, too=not waiting)
         if not waiting:
+            self.made_elsewhere(number)
             return
         lead = self.jobs[waiting[0]]
         if lead.shared is not None:
