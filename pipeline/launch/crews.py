@@ -100,7 +100,8 @@ class OnDevices(_Here):
     @property
     def about(self) -> str:
         """See `Crew`."""
-        return f"{len(self.devices)} processes of this machine: {', '.join(self.devices)}"
+        processes = "1 process" if len(self.devices) == 1 else f"{len(self.devices)} processes"
+        return f"{processes} of this machine: {', '.join(self.devices)}"
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
