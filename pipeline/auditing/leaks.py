@@ -1,6 +1,6 @@
 """What copies do: test rows that training knows already, and labels that contradict each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,20 +37,29 @@ def find_leaks(features: Features, pairs: Sequence[Pair]) -> list[Leak]:
     copies = [pair for pair in pairs if pair.kind in COPIES]
     if not copies or not len(features.split):
         return []
-    direct: dict[int, tuple[str, int]] = {}
-    for pair in sorted(copies, key=lambda pair: COPIES.index(pair.kind), reverse=True):
+    # Exact copies are paired with the first of them alone, which may be another test row.
+    direct = {row: ("exact", of) for row, of in _known(features, [pair for pair in copies if pair.kind == "exact"])}
+    for pair in sorted(copies, key=lambda pair: COPIES.index(pair.kind)):
         for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
             if features.split[one] == "test" != features.split[other]:
-                direct[one] = (pair.kind, other)
-    sets = _connected(len(features), copies)
-    known = np.flatnonzero(features.split != "test")
-    first = dict(zip(sets[known][::-1].tolist(), known[::-1].tolist(), strict=True))
+                direct.setdefault(one, (pair.kind, other))
     found = []
+    for row, first in _known(features, copies):
+        kind, of = direct.get(row, ("chain", first))
+        found.append(Leak(features.ids[row], kind, features.ids[of], str(features.split[of])))
+    return found
+
+
+def _known(features: Features, pairs: Sequence[Pair]) -> Iterator[tuple[int, int]]:
+    """Yield test rows that pairs, or pairs of pairs, lead to a row of another split, and the first such row."""
+    if not pairs:
+        return
+    sets = _connected(len(features), pairs)
+    others = np.flatnonzero(features.split != "test")
+    first = dict(zip(sets[others][::-1].tolist(), others[::-1].tolist(), strict=True))
     for row in features.rows("test").tolist():
         if sets[row] in first:
-            kind, of = direct.get(row, ("chain", first[sets[row]]))
-            found.append(Leak(features.ids[row], kind, features.ids[of], str(features.split[of])))
-    return found
+            yield row, first[sets[row]]
 
 
 def _connected(n: int, pairs: Sequence[Pair]) -> np.ndarray:
