@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from entries import at, make_entry, tamper
 
+import pipeline
 from pipeline.auditing.duplicates import Pair
 from pipeline.auditing.judging import judge
 from pipeline.auditing.leaks import find_leaks
+from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.selection import choose_folds
 
@@ -64,3 +68,11 @@ def test_an_exact_copy_is_called_one_even_if_another_test_row_comes_first():
         ("1.jpg", "exact", "2.jpg"),
         ("3.jpg", "chain", "2.jpg"),
     ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e25])
+def test_features_without_a_size_are_refused_and_named(tmp_path, value):
+    """Also those of a test row, which no head would see."""
+    tamper(make_entry(tmp_path / "cache"), at(4, lambda row: row * 0 + value))
+    with pytest.raises(DataError, match=r"the features of 0004.jpg are not finite"):
+        pipeline.audit(cache_dir=tmp_path / "cache", runs_dir=tmp_path / "runs", folds=2)
