@@ -1,5 +1,7 @@
 """An audit of data that is worse than usual: copies on both sides of a fold, features without a size, odd names."""
 
+import csv
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +13,11 @@ import pipeline
 from pipeline.auditing.duplicates import Pair
 from pipeline.auditing.judging import judge
 from pipeline.auditing.leaks import find_leaks
-from pipeline.errors import DataError
+from pipeline.auditing.near import MOST, near_duplicates
+from pipeline.errors import DataError, UsageError
 from pipeline.features import Features
+from pipeline.findings import CURVE, check_findings, read_finding, write_finding
+from pipeline.outputs import csv_text
 from pipeline.selection import choose_folds
 
 N = 120
@@ -76,3 +81,56 @@ def test_features_without_a_size_are_refused_and_named(tmp_path, value):
     tamper(make_entry(tmp_path / "cache"), at(4, lambda row: row * 0 + value))
     with pytest.raises(DataError, match=r"the features of 0004.jpg are not finite"):
         pipeline.audit(cache_dir=tmp_path / "cache", runs_dir=tmp_path / "runs", folds=2)
+
+
+def test_names_mean_nothing_to_terminals_and_csv(cli, tmp_path):
+    ids = [f"a\rb[/b],{row}\n\x1b[31m.jpg" for row in range(20)]
+    classes = ("[/b]", "=1+1", "[red]x")
+    make_entry(
+        tmp_path / "cache",
+        ids=ids,
+        seeds=[row // 2 for row in range(20)],
+        labels=[0] * 9 + [1] * 8 + [2] * 3,
+        classes=classes,
+    )
+    done = cli("audit", "--folds", 2, "--no-near", "-o", "[b]lists")
+    assert done.code == 0
+    assert ("[/b] 8 train images" in done.out, "[red]x 2 (4.0 : 1)" in done.out) == (True, True)
+    assert "[b]lists" in done.out
+    assert "\x1b" not in done.out
+    with (tmp_path / "[b]lists" / "duplicates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["b"] for row in rows} == set(ids[1::2])
+
+
+def test_csv_is_read_as_it_was_written():
+    rows = [["a\rb", "c", "1"], ["d\ne", '"', ","]]
+    assert list(csv.reader(csv_text(["x", "y", "z"], rows).splitlines(keepends=True)))[1:] == rows
+    assert csv_text(["x"], [["a"]]) == "x\na\n"
+
+
+def test_pairs_that_are_no_copies_are_listed_up_to_a_number():
+    x = torch.cat([torch.ones(300, 4), -torch.ones(300, 4)]) + 0.01 * torch.randn(600, 4)
+    found = near_duplicates(Features(x, torch.zeros(600, dtype=torch.int64), ("all",)), None)
+    assert len(found) == MOST
+    assert [(one.a, one.b) for one in found] == sorted((one.a, one.b) for one in found)
+
+
+def test_what_a_large_entry_has_can_be_read_back(tmp_path):
+    write_finding(tmp_path, CURVE, {"points": [0] * 1_000_100})
+    assert len(read_finding(tmp_path, CURVE)["points"]) == 1_000_100
+
+
+def test_folders_that_cannot_be_are_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is no folder"):
+        check_findings(tmp_path / "file" / "lists")
+    check_findings(tmp_path / "new" / "lists")
+
+
+def test_copies_are_shown_before_pairs_that_are_none(cli, tmp_path):
+    seeds = [0, 0, *range(2, 40)]
+    tamper(make_entry(tmp_path / "cache", seeds=seeds), lambda features, rows: features.__imul__(1e-4))
+    out = cli("audit", "--folds", 2).out
+    assert out.index("exact") < out.index("unconfirmed")
+    assert json.loads(cli("audit", "--folds", 2, "--json").out)["duplicates"]

@@ -13,6 +13,9 @@ FLOOR = 0.3
 """Similarity from which pixels are looked at: a copy resized to half or flipped may be as far as this."""
 TWIN = 0.9
 """Similarity from which a pair is worth showing whose pixels do not confirm it, or are not to be had."""
+MOST = 10_000
+"""Pairs that are no copies, or that nobody can confirm, are listed up to here, the closest: weak features, and the
+frames of a film, have millions."""
 SAME = 0.015
 """Difference of the pixels up to which two pictures are the same one."""
 UNUSUAL = 1 / 8
@@ -50,7 +53,7 @@ def near_duplicates(
         other = (features.digests[pairs[:, 0]] != features.digests[pairs[:, 1]]).any(axis=1)
         pairs, cosines = pairs[other], cosines[other]
     if source is None:
-        near = cosines >= TWIN
+        near = _closest(cosines, cosines >= TWIN)
         return [
             Pair(int(a), int(b), "unconfirmed", float(cosine), None)
             for (a, b), cosine in zip(pairs[near], cosines[near], strict=True)
@@ -62,10 +65,18 @@ def near_duplicates(
     least = np.minimum(found.straight, found.mirrored)
     same = least <= _limits(pairs, least, len(features))
     kept = []
-    for at in np.flatnonzero(same | (cosines >= TWIN)).tolist():
+    for at in np.flatnonzero(same | _closest(cosines, ~same & (cosines >= TWIN))).tolist():
         flipped = found.mirrored[at] < found.straight[at]
         kind: Kind = "twin" if not same[at] else "mirrored" if flipped else "copy"
         kept.append(Pair(int(pairs[at, 0]), int(pairs[at, 1]), kind, float(cosines[at]), float(least[at])))
+    return kept
+
+
+def _closest(cosines: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Return which pairs (m,) bool, of those asked for, have the MOST highest cosines; of equals the first."""
+    places = np.flatnonzero(asked)
+    kept = np.zeros_like(asked)
+    kept[places[np.argsort(-cosines[places], kind="stable")[:MOST]]] = True
     return kept
 
 
