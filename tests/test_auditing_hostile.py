@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import BACKBONE
 from entries import at, make_entry, tamper
 
 import pipeline
 from pipeline.auditing.duplicates import Pair
 from pipeline.auditing.judging import judge
+from pipeline.auditing.labels import confident_joint
 from pipeline.auditing.leaks import find_leaks
 from pipeline.auditing.near import MOST, near_duplicates
 from pipeline.errors import DataError, UsageError
@@ -134,3 +136,19 @@ def test_copies_are_shown_before_pairs_that_are_none(cli, tmp_path):
     out = cli("audit", "--folds", 2).out
     assert out.index("exact") < out.index("unconfirmed")
     assert json.loads(cli("audit", "--folds", 2, "--json").out)["duplicates"]
+
+
+def test_rows_of_equal_probabilities_count_to_their_class():
+    p = np.array([[0.1, 0.9]] * 3 + [[0.05, 0.95]] * 5)
+    assert p[:3, 0].mean() > 0.1  # by rounding
+    assert (confident_joint(p, np.array([0] * 3 + [1] * 5)).counted >= 0).all()
+    assert confident_joint(np.array([[0.1, 0.0]] * 3), np.zeros(3, int)).counted.tolist() == [0, 0, 0]
+
+
+def test_an_image_that_is_gone_does_not_end_all_auditing(cli, photos):
+    assert cli("extract", photos, *BACKBONE, "--workers", 1).code == 0
+    next(photos.glob("*/*.jpg")).unlink()
+    done = cli("audit", "--folds", 2, "--workers", 1)
+    assert done.code == 3
+    assert "With --no-near no image is read." in done.err
+    assert cli("audit", "--folds", 2, "--no-near", "-q").code == 0

@@ -44,7 +44,10 @@ def find_copies(entry: Entry, features: Features, images: Images, *, near: bool,
     if not near:
         return Copies(exact, "no", "not asked for")
     source, note = _open(entry, images)
-    found = near_duplicates(features, source, workers=images.workers, stages=stages)
+    try:
+        found = near_duplicates(features, source, workers=images.workers, stages=stages)
+    except DataError as error:
+        raise DataError(error.message, f"{error.hint} With --no-near no image is read.") from error
     return Copies([*exact, *found], "features" if source is None else "confirmed", note)
 
 
