@@ -171,7 +171,8 @@ def learn_curve(
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
     if not len(rows.val):
         raise UsageError(
-            "a learning curve is measured on validation rows, and there are none", "Give a --val-fraction."
+            "a learning curve is measured on validation rows, and there are none",
+            "Give a larger --val-fraction, or another --split-seed.",
         )
     y = features.y.numpy()
     sizes = training_sizes(np.bincount(y[rows.train], minlength=len(features.classes)).tolist(), shots, fractions)
