@@ -152,3 +152,17 @@ def test_an_image_that_is_gone_does_not_end_all_auditing(cli, photos):
     assert done.code == 3
     assert "With --no-near no image is read." in done.err
     assert cli("audit", "--folds", 2, "--no-near", "-q").code == 0
+
+
+def test_runs_whose_outcomes_are_gone_are_passed_over_unless_asked_for(tmp_path):
+    places = {"cache_dir": tmp_path / "cache", "runs_dir": tmp_path / "runs"}
+    make_entry(tmp_path / "cache", seeds=[0 if row == 4 else row for row in range(40)])
+    runs = [pipeline.train_head(**places, solver="centroid") for _ in range(2)]
+    for one in runs:
+        pipeline.evaluate(one.run, **places)
+    (tmp_path / "runs" / runs[1].run / "evaluation-test.safetensors").unlink()
+    result, _ = pipeline.audit(**places, folds=2, near=False)
+    assert result.effect is not None
+    assert result.effect.run == runs[0].run
+    with pytest.raises(DataError, match="is not there"):
+        pipeline.audit(**places, folds=2, near=False, run=runs[1].run)
