@@ -45,6 +45,20 @@ def test_seeds_are_the_runs_that_are_trained_alone(place, tmp_path):
         assert (own / "head.safetensors").read_bytes() == (Path(alone.path) / "head.safetensors").read_bytes()
 
 
+def test_seeds_of_which_some_are_gone_are_told(place, tmp_path, caplog):
+    entry = (place / "entry").read_text()
+    with pytest.raises(UsageError, match=r"below 2\^63"):
+        pipeline.train_seeds(entry, seeds=3, seed=2**63 - 2, epochs=1, runs_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+    made = pipeline.train_seeds(entry, seeds=3, epochs=1, runs_dir=tmp_path)
+    shutil.rmtree(made.runs[0].path)
+    assert len(pipeline.evaluate_seeds(runs_dir=tmp_path).results) == 2
+    assert "2 of 3 seeds are there" in caplog.text
+    shutil.rmtree(made.runs[1].path)
+    with pytest.raises(DataError, match="all that is left of 3 seeds"):
+        pipeline.evaluate_seeds(runs_dir=tmp_path)
+
+
 def test_seeds_on_the_command_line(cli, place):
     entry = (place / "entry").read_text()
     told = cli("train-head", entry, "--seeds", 2, "--seed", 5, "--epochs", 1, "--val-fraction", 0.3, "--json")

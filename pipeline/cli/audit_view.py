@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.auditing.leaks import COPIES
 from pipeline.auditing.result import AuditResult, Labels, Suspect
 from pipeline.console import Screen, count, duration, percent, plain
 
@@ -17,7 +18,7 @@ def show_audit(screen: Screen, result: AuditResult, folder: Path) -> None:
     screen.result(
         {**result.to_json(), "path": str(folder)},
         *_sentences(result),
-        f"lists in {folder} · in {duration(result.seconds)}",
+        f"lists in {plain(str(folder))} · in {duration(result.seconds)}",
         brief=str(folder),
     )
     if not screen.json:
@@ -76,9 +77,9 @@ def _balance(result: AuditResult) -> str:
     if ratio == 1:
         said = f"{count(largest.train, 'train image')} each"
     else:
-        said = f"{largest.name} {largest.train:,} train images, {smallest.name} {smallest.train:,}"
+        said = f"{plain(largest.name)} {largest.train:,} train images, {plain(smallest.name)} {smallest.train:,}"
         said += f" ({ratio:.1f} : 1)" if ratio is not None else ""
-    absent = ", ".join(f"{name} in {split}" for name, split in result.balance.absent[:3])
+    absent = ", ".join(f"{plain(name)} in {split}" for name, split in result.balance.absent[:3])
     return said + (f" · none of {absent}" if absent else "")
 
 
@@ -106,12 +107,12 @@ def _show_lists(screen: Screen, result: AuditResult, most: int) -> None:
 
 
 def _show_pairs(screen: Screen, result: AuditResult, most: int) -> None:
-    """Show conflicts first, then copies across splits, then others."""
-    ranked = sorted(result.duplicates, key=lambda one: (not one.conflict, not one.across))[:most]
+    """Show conflicts first, then copies across splits, then others, and last what may be none."""
+    ranked = sorted(result.duplicates, key=lambda one: (not one.conflict, one.kind not in COPIES, not one.across))
     if ranked:
         rows = [
             (_cut(one.a.id, 27), _cut(one.b.id, 27), one.kind, "labels differ" if one.conflict else "")
-            for one in ranked
+            for one in ranked[:most]
         ]
         screen.table("copies", ("id", "of", "kind", ""), rows)
 
