@@ -179,12 +179,13 @@ def test_compare_on_the_command_line(cli, runs):
     assert "0001-s +2" in told.out
     assert "to the best, 95 %" in told.out
     assert "Holm's correction for 1 comparison" in told.err
+    assert "McNemar" not in told.err  # of one of the two there are seeds
     assert "next: pipeline evaluate" in told.err
     told = cli("compare", "0001", "0004", "--metric", "nll", "--runs-dir", runs, "--csv", "-o", "table.md")
     rows = list(csv.DictReader(told.out.splitlines()))
     assert {row["runs"] for row in rows} == {"0001-s", "0004"}
     assert float(rows[0]["value"]) <= float(rows[1]["value"])
-    assert Path("table.md").read_text().startswith("| runs | seeds |")
+    assert "| run | head | backbone | NLL | to the best, 95 % | p |" in Path("table.md").read_text()
     body = json.loads(cli("compare", "--runs-dir", runs, "--json").out)
     assert (body["n"], body["correction"], len(body["lines"])) == (30, "Holm", 2)
     assert cli("compare", "--runs-dir", runs, "-o", "table.md").code == 2
@@ -199,8 +200,12 @@ def test_compare_refuses_other_rows_and_says_what_to_do(place, runs, tmp_path):
     with pytest.raises(DataError, match=r"30 and 29, of which 29") as error:
         pipeline.compare(["0001", mine.run], runs_dir=runs)
     assert "--cache" in error.value.hint
-    with pytest.raises(UsageError, match="there is one"):
+    with pytest.raises(UsageError, match="there is one") as error:
         pipeline.compare(runs_dir=runs)
+    assert f"Measure another: pipeline evaluate {runs / '0004'}" in error.value.hint
+    with pytest.raises(UsageError, match="there is one") as error:
+        pipeline.compare(["0004"], runs_dir=runs)
+    assert "Name another" in error.value.hint
     pipeline.evaluate("0001", cache=other.path, runs_dir=runs)
     found = pipeline.compare(cache=other.cache, runs_dir=runs)
     assert found.n == 29
@@ -222,6 +227,7 @@ def test_backbones_are_chosen_on_validation_rows_and_one_is_measured(cli, place)
     assert body["evaluation"]["run"] == body["backbones"][0]["run"]
     again = cli("compare", *given, place / "photos", "--cache-dir", place / "cache")
     assert again.out.count("cached") == 2
+    assert "squeezenet1_1 · 2 of 2" in again.err
     assert "next: pipeline sweep" in again.err
     assert cli("compare", "--backbones", "resnet18", place / "photos").code == 2
     assert cli("compare", "--backbones", "resnet18,resnet50").code == 2
