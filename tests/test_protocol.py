@@ -59,12 +59,14 @@ def test_seeds_on_the_command_line(cli, place):
     assert "2 seeds: accuracy" in told.out
     assert "±" in told.out
     assert "next: pipeline compare" in told.err
+    assert "test split measured 1 time for each run" in told.err
     cli("evaluate", body["run"])
     listed = json.loads(cli("runs", "--json").out)["runs"]
     assert [one["touches"] for one in listed] == [2, 1]
+    assert "measured 2 to 3 times for each run" in cli("evaluate", body["run"], "--seeds").err
     assert {one["group"] for one in listed} == {body["group"]}
     told = cli("runs")
-    assert "% x2" in told.out
+    assert "% x3" in told.out
     assert "#5" in told.out
     assert f"next: pipeline predict {listed[-1]['run']}" in told.err  # one recipe has nothing to be compared with
 
