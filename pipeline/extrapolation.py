@@ -99,7 +99,7 @@ def extrapolate(sizes: np.ndarray, right: np.ndarray, seed: int = 0) -> Extrapol
         return f"the best power law is {100 * worst:.1f} points off a measured size"
     miss = float(mean[-1] - before.at(sizes[-1]))
     if abs(miss) > LARGEST_MISS:
-        return f"fitted to the smaller sizes, a power law is {100 * abs(miss):.1f} points off the largest"
+        return f"a power law fitted to the smaller sizes misses the largest by {100 * abs(miss):.1f} points"
     gain = _gain(law)
     resampled = _resampled_gains(sizes, right, seed)
     if len(resampled) < 0.9 * REPEATS:

@@ -10,7 +10,7 @@ from pipeline.auditing.duplicates import Pair
 from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.metrics import wilson_interval
-from pipeline.outcomes import read_outcomes
+from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.runs import Run, find_run, list_runs, read_evaluations
 
 COPIES = ("exact", "copy", "mirrored")
@@ -78,13 +78,8 @@ class LeakEffect:
     clean_interval: tuple[float, float] | None
 
 
-def leak_effect(run: Run, name: str, leaks: Sequence[Leak]) -> LeakEffect:
-    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept under `name`.
-
-    Raises:
-        DataError: as `read_outcomes`.
-    """
-    outcomes = read_outcomes(run, name)
+def leak_effect(run: Run, outcomes: Outcomes, leaks: Sequence[Leak]) -> LeakEffect:
+    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept of test rows."""
     leaked = {leak.id for leak in leaks}
     clean = outcomes.right[[one not in leaked for one in outcomes.ids]]
     hits, kept = int(outcomes.right.sum()), len(clean)
@@ -99,20 +94,20 @@ def leak_effect(run: Run, name: str, leaks: Sequence[Leak]) -> LeakEffect:
     )
 
 
-def measured_run(features: Features, run: str | Path | None, runs_dir: Path) -> tuple[Run, str] | None:
-    """Return the run to tell the effect of leaks for, and the name of its evaluation on the test rows of an entry.
+def measured_run(features: Features, run: str | Path | None, runs_dir: Path) -> tuple[Run, Outcomes] | None:
+    """Return the run to tell the effect of leaks for, and what `evaluate` kept of it on the test rows of an entry.
 
     It is the one asked for, else the latest that has such an evaluation; None if there is none.
 
     Raises:
-        DataError: if the one asked for is not there, or was not measured on these rows.
+        DataError: if the one asked for is not there, or was not measured on these rows; and as `read_outcomes`.
     """
     candidates = [find_run(runs_dir, str(run))] if run is not None else list_runs(runs_dir)[::-1]
     for one in candidates:
         for name, evaluation in read_evaluations(one).items():
             measured = (evaluation.get("split"), evaluation.get("cache"))
             if measured == ("test", features.cache) and (run is not None or "outcomes" in evaluation):
-                return one, name
+                return one, read_outcomes(one, name)
     if run is None:
         return None
     [asked] = candidates

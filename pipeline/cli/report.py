@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, global_options, images_options, runs_dir_option
-from pipeline.cli.steps import runs_dir_words
+from pipeline.cli.steps import cache_dir_words, runs_dir_words
 from pipeline.console import Screen, count, duration, plain, size
 
 
@@ -54,4 +54,7 @@ def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  #
         click.launch(str(Path(result.path).resolve()))
     runs_dir = options["runs_dir"]
     where = runs_dir_words(runs_dir)
-    screen.next_step(f"pipeline export {result.run}{where} -o FILE")
+    if result.audited:
+        screen.next_step(f"pipeline export {result.run}{where} -o FILE")
+    else:
+        screen.next_step(f"pipeline audit {result.cache}{cache_dir_words(options['cache_dir'])}{where}")

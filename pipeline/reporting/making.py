@@ -47,6 +47,10 @@ class ReportResult:
     missing: tuple[str, ...]
     """What the page had to do without, and why."""
     figures: tuple[str, ...]
+    cache: str
+    """The run's entry."""
+    audited: bool
+    """Whether the page has what `audit` found of it."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def report(
         except DataError as error:
             missing.append(f"No images: {error.message}. {error.hint}")
     sections = {
-        "audit": None if audited is None else audit_section(audited, found, pictures),
+        "audit": None if audited is None else audit_section(audited, found, outcomes, pictures),
         "learning_curve": None if curve is None else curve_section(curve),
         "commands": _commands(found, Path(cache_dir), Path(runs_dir)),
     }
@@ -132,7 +136,8 @@ def report(
     replace_file(path, html)
     drawn = write_figures(Path(figures), found, evaluation, outcomes, curve) if figures is not None else ()
     seconds = time.perf_counter() - started
-    return ReportResult(found.id, str(path), len(html), len(pictures), tuple(missing), drawn, seconds)
+    cache, made = found.body["cache"]["id"], tuple(missing)
+    return ReportResult(found.id, str(path), len(html), len(pictures), made, drawn, cache, audited is not None, seconds)
 
 
 def _findings(run: Run, folder: str | Path | None, runs_dir: Path) -> Path:
