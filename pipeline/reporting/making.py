@@ -24,7 +24,7 @@ from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import Embedding, embed, map_sample
 from pipeline.reporting.figures import require_matplotlib
 from pipeline.reporting.page_data import page_data
-from pipeline.reporting.pictures import write_figures
+from pipeline.reporting.pictures import boxed, write_figures
 from pipeline.reporting.render import render
 from pipeline.reporting.sections import finding_of_run
 from pipeline.reporting.tables import MOST_CLASSES, cell_images, confused_pairs, shown_rows, worst_errors
@@ -134,7 +134,10 @@ def report(
     )
     html = render(page, data).encode()
     replace_file(path, html)
-    drawn = write_figures(Path(figures), found, evaluation, outcomes, curve) if figures is not None else ()
+    drawn: tuple[str, ...] = ()
+    if figures is not None:
+        drawn = write_figures(Path(figures), found, evaluation, outcomes, curve)
+        missing.extend(boxed(outcomes.classes) if "confusion.png" in drawn else ())
     seconds = time.perf_counter() - started
     cache, made = found.body["cache"]["id"], tuple(missing)
     return ReportResult(found.id, str(path), len(html), len(pictures), made, drawn, cache, audited is not None, seconds)
