@@ -49,6 +49,7 @@ def test_seeds_on_the_command_line(cli, place):
     entry = (place / "entry").read_text()
     told = cli("train-head", entry, "--seeds", 2, "--seed", 5, "--epochs", 1, "--val-fraction", 0.3, "--json")
     body = json.loads(told.out)
+    assert "seeds 5 to 6" in told.err
     assert (told.code, [one["seed"] for one in body["seeds"]]) == (0, [5, 6])
     accuracies = [one["metrics"]["accuracy"] for one in body["seeds"]]
     assert body["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
