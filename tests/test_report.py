@@ -19,6 +19,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.learning_curve import read_curve, write_curve
 from pipeline.metrics import calibration_error, reliability_bins
 from pipeline.outcomes import outcomes_of
+from pipeline.progress import Progress
 from pipeline.reporting.audit_section import SUSPECTS, audit_section, shown_pairs
 from pipeline.reporting.charts import scale
 from pipeline.reporting.curve_section import curve_section
@@ -318,7 +319,9 @@ def test_sweep_is_shown_best_first(place, tmp_path):
         **folders,
     )
     pipeline.evaluate(**folders)
-    pipeline.report(images=False, output=tmp_path / "page.html", **folders)
+    told: list[Progress] = []
+    pipeline.report(images=False, output=tmp_path / "page.html", on_map=told.append, **folders)
+    assert [(one.done, one.total) for one in told] == [(0, told[1].done), (told[1].done, told[1].done)]
     section = (tmp_path / "page.html").read_text().split('id="sweep"')[1].split("</section>")[0]
     assert re.findall(r"<td>([\d.]+)</td>", section) == [str(one.settings.lr) for one in swept.candidates]
 

@@ -39,8 +39,8 @@ def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  #
     """
     from pipeline.reporting.making import report
 
-    with screen.bar("images") as on_progress:
-        result = report(run, on_progress=on_progress, **options)
+    with screen.bar("map", "rows") as on_map, screen.bar("images") as on_progress:
+        result = report(run, on_map=on_map, on_progress=on_progress, **options)
     for line in result.missing:
         screen.warn(line)
     drawn = f" · {count(len(result.figures), 'figure')} in {options['figures']}" if result.figures else ""
