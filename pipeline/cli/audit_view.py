@@ -108,7 +108,7 @@ def _show_lists(screen: Screen, result: AuditResult, most: int) -> None:
 
 def _title(name: str, found: Sequence[object], most: int) -> str:
     """Return a list's name, and how much of it is shown if that is not all."""
-    return f"{name}, the first {most} of {len(found):,}" if len(found) > most else name
+    return f"{name}, {most} of {len(found):,}" if len(found) > most else name
 
 
 def _show_pairs(screen: Screen, result: AuditResult, most: int) -> None:

@@ -84,7 +84,9 @@ class Screen:
         if spare and _width(columns, rows) > self.out.width:
             place = columns.index(spare)
             columns, *rows = ([*cells[:place], *cells[place + 1 :]] for cells in (columns, *rows))
-        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        if title:
+            self.out.print(Text(title, "italic"), soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             numbers = column in right.split()
             table.add_column(
