@@ -61,6 +61,9 @@ def test_seeds_on_the_command_line(cli, place):
     assert "±" in told.out
     assert "next: pipeline compare" in told.err
     assert "test split measured 1 time for each run" in told.err
+    figures = told.out.partition("2 seeds: accuracy ")[2].partition(" %")[0]
+    assert cli("report", body["run"], "--no-images", "-o", "page.html").code == 0
+    assert f"One of 2 seeds of its recipe: accuracy {figures}% over them." in Path("page.html").read_text()
     cli("evaluate", body["run"])
     listed = json.loads(cli("runs", "--json").out)["runs"]
     assert [one["touches"] for one in listed] == [2, 1]
