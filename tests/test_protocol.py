@@ -85,6 +85,7 @@ def test_seeds_on_the_command_line(cli, place):
         (["compare", "--csv", "--md"], "--csv and --md"),
         (["compare", "-o", "table.html"], "unknown ending '.html'"),
         (["compare"], "there are none under runs"),
+        (["compare", "--backbones", "resnet18,rasnet18", "nowhere"], "unknown backbone 'rasnet18'"),
     ],
 )
 def test_refusals(cli, place, options, said):
