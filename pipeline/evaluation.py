@@ -193,6 +193,8 @@ def _rows_of(features: Features, split: str) -> np.ndarray:
         found = ", ".join(f"{name} ({count:,})" for name, count in there.items() if count)
         raise DataError(
             f"cache entry {features.cache} has no {split} split; it has {found}",
-            "Name one of them with --split, or extract a source that has it.",
+            "Validation rows that training drew from train were measured then: pipeline runs"
+            if split == "val"
+            else "Name one of them with --split, or extract a source that has it.",
         )
     return rows

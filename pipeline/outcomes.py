@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,16 +129,28 @@ def write_outcomes(run: Run, name: str, outcomes: Outcomes) -> dict[str, str]:
     return {"file": file, "sha256": sha256_bytes(data)}
 
 
+def evaluate_command(run: Run, name: str) -> str:
+    """Return the command that makes an evaluation: of a split, `test` if none is said, or `<split>-<entry>`."""
+    which = run.id if run.path.parent == Path("runs") else str(run.path)
+    split, _, entry = name.partition("-")
+    return (
+        f"pipeline evaluate {which}"
+        + (f" --split {split}" if split != "test" else "")
+        + (f" --cache {entry}" if entry else "")
+    )
+
+
 def read_outcomes(run: Run, name: str = "test") -> Outcomes:
     """Return what `evaluate` kept of a run's rows: `test`, or another split's, or `test-<entry>`.
 
     Raises:
         DataError: if there is nothing, or not what the evaluation beside it was made of.
     """
-    again = f"Measure it again: pipeline evaluate {run.id}"
+    command = evaluate_command(run, name)
+    again = f"Measure it again: {command}"
     evaluation = read_evaluations(run).get(name)
     if evaluation is None:
-        raise DataError(f"run {run.id} has no evaluation {name!r}", f"Make it: pipeline evaluate {run.id}")
+        raise DataError(f"run {run.id} has no evaluation {name!r}", f"Make it: {command}")
     kept = evaluation.get("outcomes")
     path = run.path / f"evaluation-{name}.safetensors"
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.digest import seal
-from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.errors import CacheError, DataError, UsageError, nearest
 from pipeline.store.commit import disk_errors, make_folder, read_json, sync_folder, write_json, write_new
 from pipeline.store.fields import Fields, check_fields
 
@@ -211,11 +211,26 @@ def find_run(root: Path, name: str) -> Run:
             if (Path(name) / RUN).is_file():
                 return open_run(Path(name))
     if fitting:
-        raise DataError(f"run {name!r} is not unique: {', '.join(folder.name for folder in fitting[:5])}")
+        raise DataError(
+            f"run {name!r} is not unique: {', '.join(folder.name for folder in fitting[:5])}", "Give more of its id."
+        )
     there = ", ".join(folder.name for folder in folders[-5:]) or "nothing"
-    raise DataError(
-        f"no run {name!r} under {root}; there is {there}", "Make one: pipeline train-head CACHE; list: pipeline runs"
-    )
+    raise DataError(f"no run {name!r} under {root}; there is {there}", _what_else(root, name, folders))
+
+
+def _what_else(root: Path, name: str, folders: list[Path]) -> str:
+    """Return what to do where no run has a name: it may be a slip of the pen, or a cache entry's."""
+    close = nearest(name, [folder.name for folder in folders]).strip()
+    of_entry = [run.id for run in list_runs(root) if name and _entry_id(run).startswith(name.lower())]
+    if of_entry:
+        shown = ", ".join(of_entry[-5:])
+        return f"{name} is a cache entry: name a run of it, {shown}{', …' if len(of_entry) > 5 else ''}"
+    return f"{close} Make one: pipeline train-head CACHE; list: pipeline runs".strip()
+
+
+def _entry_id(run: Run) -> str:
+    cache = run.body.get("cache")
+    return str(cache.get("id", "")) if isinstance(cache, dict) else ""
 
 
 def record_evaluation(run: Run, name: str, result: Mapping[str, Any]) -> None:

@@ -147,7 +147,10 @@ def test_outcomes_are_kept_and_damage_is_seen(tmp_path):
     run = save_run(tmp_path, "", {"metrics": None}, {})
     with pytest.raises(DataError, match="no evaluation 'test'") as error:
         read_outcomes(run)
-    assert "pipeline evaluate 0001" in error.value.hint
+    assert f"pipeline evaluate {run.path}" in error.value.hint
+    with pytest.raises(DataError, match="no evaluation 'val-77c0'") as error:
+        read_outcomes(run, "val-77c0")
+    assert error.value.hint.endswith("--split val --cache 77c0")
     one = made_up(temperature=1.7)
     record_evaluation(run, "test", {"outcomes": write_outcomes(run, "test", one)})
     found = read_outcomes(run)

@@ -124,6 +124,8 @@ def test_theme_changes_and_print_is_light(page):
     page.emulate_media(media="print")
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert not page.is_visible("nav")
+    page.evaluate("document.querySelector('#cell').replaceChildren()")
+    assert not page.is_visible("#cell")  # nothing can be chosen on paper
     page.emulate_media(media="screen")
     page.click("#theme")
 

@@ -13,7 +13,8 @@ from pipeline.reporting.charts import HEIGHT, WIDTH, epoch_lines
 from pipeline.reporting.embedding import Embedding
 from pipeline.reporting.sweep_table import sweep_table
 from pipeline.reporting.tables import MOST_CLASSES, shown_rows
-from pipeline.runs import Run
+from pipeline.runs import Run, group_id, read_evaluations
+from pipeline.seeds import Spread, group_of
 from pipeline.store.entry import Entry
 
 HEADLINES = (
@@ -53,7 +54,7 @@ def page_data(
         "classes": outcomes.classes,
         "cards": _cards(metrics),
         "findings": sections,
-        "reading": _reading(metrics, pairs, outcomes),
+        "reading": [*_reading(metrics, pairs, outcomes), *_seeds(run, evaluation)],
         "missing": missing,
         "touch": evaluation.get("touch"),
         "plan": _plan(run, entry),
@@ -107,6 +108,20 @@ def _reading(metrics: dict[str, Any], pairs: list[dict[str, Any]], outcomes: Out
     word = "above" if gap > 0 else "below"
     said.append(f"Its mean confidence is {100 * abs(gap):.1f} points {word} its accuracy.")
     return said
+
+
+def _seeds(run: Run, evaluation: dict[str, Any]) -> list[str]:
+    """Return what is known of the runs of the same recipe: how much of the accuracy is luck of the draw."""
+    members = group_of(run) if group_id(run) is not None else []
+    if len(members) < 2:
+        return []
+    kept = [read_evaluations(one).get("test") for one in members]
+    measured = [one["metrics"] for one in kept if one is not None and one["cache"] == evaluation["cache"]]
+    said = f"One of {len(members)} seeds of its recipe"
+    if len(measured) < len(members):
+        return [f"{said}; {len(measured)} of them are measured."]
+    spread = Spread.of(measured)
+    return [f"{said}: accuracy {100 * spread.mean['accuracy']:.1f} ± {100 * spread.std['accuracy']:.1f}% over them."]
 
 
 def _plan(run: Run, entry: Entry | None) -> list[tuple[str, str]]:

@@ -184,7 +184,8 @@ class _Walk:
         notes = []
         if self.ignored:
             count = len(self.ignored)
-            notes.append(f"{count:,} files are not images by their extension and are left out: {some(self.ignored)}")
+            files = "1 file is no image by its" if count == 1 else f"{count:,} files are no images by their"
+            notes.append(f"{files} extension and left out: {some(self.ignored)}")
         if self.unentered:
             notes.append(f"linked folders are not entered: {', '.join(self.unentered[:SHOWN])}")
         return notes
