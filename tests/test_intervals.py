@@ -97,6 +97,30 @@ def test_intervals_hold_the_value_and_are_as_wide_as_theory_says():
     assert set(intervals(one.take(np.array([0])), figures)) == {"accuracy", "top5_accuracy"}
 
 
+def test_interval_of_macro_f1_holds_the_truth_where_classes_are_many():
+    rng, n, c = np.random.default_rng(4), 3000, 300
+    y, other = rng.integers(0, c, n), rng.integers(0, c, n)
+    logits = np.eye(c, dtype=np.float32)[np.where(rng.random(n) < 0.7, y, other)]
+    truth = 0.7 + 0.3 / c  # all classes alike: precision and recall are this share
+    one = outcomes_of(logits, y, None, classes=tuple(map(str, range(c))), ids=("",) * n, digests=digests(n))
+    (drawn,) = resample(n, metric_of(one, "macro_f1"))
+    assert np.quantile(drawn.values, 0.975) < truth
+    low, high = drawn.interval()
+    assert low < truth < high
+
+
+def test_intervals_stay_in_the_range_of_their_metric():
+    y = np.arange(40) % 4
+    logits = 50 * np.eye(4, dtype=np.float32)[y]
+    logits[0] = logits[1]
+    names = tuple("abcd")
+    one = outcomes_of(logits, y, None, classes=names, ids=("",) * 40, digests=digests(40))
+    found = intervals(one, classification_metrics(logits, y, names))
+    assert all(0 <= low <= high for low, high in found.values())
+    assert all(found[name][1] <= 1 for name in ("balanced_accuracy", "macro_f1", "ece"))
+    assert standings([[one]], "macro_f1")[0].interval == tuple(found["macro_f1"])
+
+
 def test_bootstrap_p_is_small_only_for_what_is_not_zero():
     rng = np.random.default_rng(0)
     for shift, small in ((0.0, False), (0.5, True)):
