@@ -21,7 +21,7 @@ from pipeline.origin import open_images, rebuild_backbone
 from pipeline.outcomes import Outcomes, outcomes_of, write_outcomes
 from pipeline.parity import EndToEnd, end_to_end_proof
 from pipeline.progress import OnProgress, ignore
-from pipeline.runs import Run, check_run, find_run, record_evaluation, temperature_of
+from pipeline.runs import Run, calibration_of, check_run, find_run, record_evaluation
 from pipeline.store.key import SPLITS
 from pipeline.streaming import Stream, open_features
 from pipeline.touches import log_touch
@@ -113,7 +113,7 @@ def evaluate(
     outcomes = outcomes_of(
         logits,
         y,
-        temperature_of(found),
+        calibration_of(found),
         classes=head.classes,
         ids=tuple(features.ids[row] for row in rows.tolist()),
         digests=features.digests[rows],
