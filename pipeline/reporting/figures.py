@@ -5,6 +5,7 @@ plot tells things apart by colour alone. Text in an SVG stays text. matplotlib i
 """
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -203,10 +204,12 @@ def _picture(
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps figures
 
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
         figure = Figure(figsize=size, layout=layout)
         draw(figure.add_subplot())
         file = io.BytesIO()
+        # Letters that the font lacks are boxes in a PNG; text in an SVG is whole. What they mean is in the page.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         # No time and no version in the file, so that equal numbers give equal bytes.
         nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(file, format=kind, dpi=DPI, metadata=nothing)
