@@ -110,6 +110,7 @@ def evaluate(
     y = labels_by_name(features, head, rows)
     touch = _touch(found, entry.id, len(rows), command) if split == "test" else None
     logits = logits_of(head, pick(x, rows))
+    _check_finite(found, logits)
     outcomes = outcomes_of(
         logits,
         y,
@@ -138,6 +139,15 @@ def evaluate(
     except CacheError as error:  # the figures are worth more than their file
         logger.warning("the result is not kept: %s", error.message)
     return result
+
+
+def _check_finite(run: Run, logits: np.ndarray) -> None:
+    bad = int((~np.isfinite(logits).all(axis=1)).sum())
+    if bad:
+        raise DataError(
+            f"the head of run {run.id} gives {bad:,} of {len(logits):,} rows logits that are not finite",
+            "Its training diverged: train again with a lower --lr.",
+        )
 
 
 def _touch(run: Run, entry: str, n: int, command: str | None) -> int | None:
