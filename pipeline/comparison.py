@@ -182,12 +182,12 @@ def _line(group: list[tuple[Run, Outcomes]], standing: Standing, metric: str) ->
 
 def _cost(runs: tuple[Run, ...]) -> Cost:
     first = runs[0]
-    return Cost(
-        _extraction_seconds(first),
-        statistics.fmean(float(run.body.get("seconds", 0.0)) for run in runs),
-        int(read_json(first.path / DESCRIPTION)["dim"]),
-        (first.path / WEIGHTS).stat().st_size,
-    )
+    try:
+        dim, size = int(read_json(first.path / DESCRIPTION)["dim"]), (first.path / WEIGHTS).stat().st_size
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename} is not there: run {first.id} has no head", "Compare other runs.") from error
+    seconds = statistics.fmean(float(run.body.get("seconds", 0.0)) for run in runs)
+    return Cost(_extraction_seconds(first), seconds, dim, size)
 
 
 def _extraction_seconds(run: Run) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.calibration import Calibration
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError, DataError
 from pipeline.runs import Run, read_evaluations
@@ -29,7 +30,7 @@ CALIBRATED = ("confidence", "nll", "brier")
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """The same after temperature scaling, which changes no prediction."""
+    """The same after calibration, which changes no prediction."""
 
     confidence: "NDArray[np.float64]"
     nll: "NDArray[np.float64]"
@@ -80,20 +81,21 @@ class Outcomes:
 def outcomes_of(
     logits: np.ndarray,
     y: np.ndarray,
-    temperature: float | None,
+    calibration: Calibration | None,
     *,
     classes: tuple[str, ...],
     ids: tuple[str, ...],
     digests: np.ndarray,
 ) -> Outcomes:
-    """Return the outcomes of logits (n, c) for labels (n,); calibrated ones are of logits / temperature."""
+    """Return the outcomes of logits (n, c) for labels (n,); calibrated ones of logits that are scaled."""
     own = logits[np.arange(len(y)), y][:, None]
     before = np.arange(len(classes)) < y[:, None]
     predicted = logits.argmax(axis=1)
     columns = _probabilities(logits, y, predicted)
     scaled = None
-    if temperature is not None:
-        scaled = Calibrated(**_probabilities(logits / temperature, y, predicted), temperature=temperature)
+    if calibration is not None:
+        columns_scaled = _probabilities(calibration.scale(logits), y, predicted)
+        scaled = Calibrated(**columns_scaled, temperature=calibration.temperature)
     rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
     return Outcomes(ids, digests, y, predicted, rank, **columns, calibrated=scaled, classes=classes)
 

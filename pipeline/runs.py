@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.calibration import Calibration
 from pipeline.digest import seal
 from pipeline.errors import CacheError, DataError, UsageError, nearest
 from pipeline.store.commit import disk_errors, make_folder, read_json, sync_folder, write_json, write_new
@@ -178,19 +179,22 @@ def solver_of(run: Run) -> str:
     return solver
 
 
-def temperature_of(run: Run) -> float | None:
-    """Return what a run's logits are divided by for calibrated probabilities; None where nothing was held out for it.
+def calibration_of(run: Run) -> Calibration | None:
+    """Return what makes calibrated probabilities of a run's logits; None where nothing was held out for it.
 
     Raises:
-        DataError: if it is no number above 0.
+        DataError: if its temperature is no number above 0, or its smoothing none in [0, 1).
     """
     calibration = run.body.get("calibration")
     if calibration is None:
         return None
-    found = calibration.get("temperature") if isinstance(calibration, dict) else None
-    if not isinstance(found, float) or not 0 < found < math.inf:
-        raise DataError(f"{run.path / RUN}: calibration.temperature {found!r} is no number above 0")
-    return found
+    found = calibration if isinstance(calibration, dict) else {}
+    temperature, smoothing = found.get("temperature"), found.get("smoothing", 0.0)
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise DataError(f"{run.path / RUN}: calibration.temperature {temperature!r} is no number above 0")
+    if not isinstance(smoothing, float) or not 0 <= smoothing < 1:
+        raise DataError(f"{run.path / RUN}: calibration.smoothing {smoothing!r} is no number from 0 to 1")
+    return Calibration(temperature, smoothing)
 
 
 def find_run(root: Path, name: str) -> Run:

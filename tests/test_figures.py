@@ -56,3 +56,8 @@ def test_a_png_is_a_picture():
     data = DRAWN["curve"](kind="png")
     assert Image.open(io.BytesIO(data)).format == "PNG"
     assert DRAWN["curve"](kind="png") == data
+
+
+def test_letters_that_the_font_lacks_raise_no_warning():
+    for kind in ("png", "svg"):
+        assert figures.confusion_matrix([[2, 1], [0, 3]], ["猫", "कुत्ता"], kind=kind)

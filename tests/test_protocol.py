@@ -153,7 +153,7 @@ def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
     assert swept.run.calibration is not None
     assert "without them" in swept.run.calibration["fitted_on"]
     assert pipeline.learn_curve(entry, fractions=(1.0,)).points[-1].mean > 0
-    with pytest.raises((ValueError, RuntimeWarning)):  # the guard itself works
+    with pytest.raises(DataError, match="logits that are not finite"):  # the guard itself works
         pipeline.evaluate(made.path, runs_dir=tmp_path)
 
 
@@ -175,6 +175,14 @@ def test_predictions_are_calibrated_on_request(cli, place, runs):
     none = pipeline.train_head(entry, val_fraction=0, epochs=1, runs_dir=runs)
     told = cli("predict", none.run, "--cache", entry, "--runs-dir", runs, "--calibrated")
     assert (told.code, "has no temperature" in told.err) == (3, True)
+
+
+def test_a_run_without_its_head_is_not_compared(cli, runs):
+    head = next(runs.glob("0001*")) / "head.json"
+    head.rename(head.with_name("away"))
+    done = cli("compare", "--runs-dir", runs)
+    head.with_name("away").rename(head)
+    assert (done.code, "head.json is not there" in done.err) == (3, True)
 
 
 def test_compare_needs_no_features(place, runs, monkeypatch):

@@ -24,6 +24,7 @@ from pipeline.reporting.audit_section import SUSPECTS, audit_section, shown_pair
 from pipeline.reporting.charts import scale
 from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import embed, map_sample
+from pipeline.reporting.names import visible
 from pipeline.reporting.render import embedded
 from pipeline.reporting.tables import CELL_IMAGES, cell_images, confused_pairs, worst_errors
 from pipeline.runs import find_run
@@ -39,7 +40,7 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("report")
     make_photos(root / "photos", per_class=12)
     first = sorted(path for path in (root / "photos").iterdir() if path.is_dir())[0]
-    first.rename(first.with_name("<b>&'\"x"))
+    first.rename(first.with_name("<b>&'\"x\u202e"))
     pipeline.extract(
         str(root / "photos"), cache_dir=root / "cache", workers=1, test_fraction=0.4, backbone="shufflenet_v2_x0_5",
         weights="none", image_size=32,
@@ -89,10 +90,12 @@ def test_intervals_are_those_of_evaluate(place):
 
 def test_classes_are_those_of_evaluate(place):
     table = page_of(place).split('id="per-class"')[1].split("</table>")[0]
-    rows = re.findall(r'<th scope="row">(.*?)</th>' + 4 * r'<td class="number" data-value="([^"]+)">(.*?)</td>', table)
+    rows = re.findall(
+        r'<th scope="row"><bdi>(.*?)</bdi></th>' + 4 * r'<td class="number" data-value="([^"]+)">(.*?)</td>', table
+    )
     assert len(rows) == len(kept(place)["metrics"]["per_class"]) == 3
     for (name, n, _, *shares), row in zip(rows, kept(place)["metrics"]["per_class"], strict=True):
-        assert (html.unescape(name), int(n)) == (row["class"], row["n"])
+        assert (html.unescape(name), int(n)) == (visible(row["class"]), row["n"])
         expected = [row[key] for key in ("precision", "recall", "f1")]
         assert [float(value) for value in shares[::2]] == expected
         assert shares[1::2] == [f"{100 * share:.2f}%" for share in expected]
@@ -122,7 +125,8 @@ def test_suspects_of_the_audit_are_shown_with_their_images(place):
     alts = [
         html.unescape(alt) for alt in re.findall(r'<img src="data:image/jpeg;base64,[\w+/=]+" alt="(.*?)">', section)
     ]
-    assert alts[-len(suspects) :] == [f"{one.id}: labelled {one.label}, suggested {one.suggested}" for one in suspects]
+    wanted = [f"{one.id}: labelled {one.label}, suggested {one.suggested}" for one in suspects]
+    assert alts[-len(suspects) :] == [visible(alt) for alt in wanted]
     assert f'data-leaks="{len(found.leaks)}"' in section
 
 
@@ -218,6 +222,16 @@ def test_names_are_text_and_nothing_is_loaded(place):
     assert "&lt;b&gt;" in page
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:image/jpeg;base64,)""", page)
     assert "default-src 'none'" in html.unescape(page)
+
+
+def test_directions_and_separators_in_names_are_spelt_out(place):
+    page = page_of(place)
+    assert "\u202e" not in page
+    assert page.count("x\\u202e") > 5
+    [data] = re.findall(r'id="data">(.*?)</script>', page)
+    assert "<b>&'\"x\\u202e" in json.loads(data)["classes"]
+    assert visible("\u202egnp.exe\u2028 caf\udce9\x1b") == "\\u202egnp.exe\\u2028 caf\\udce9\\x1b"
+    assert visible("می\u200cخواهم 猫") == "می\u200cخواهم 猫"
 
 
 def test_data_cannot_end_its_element():

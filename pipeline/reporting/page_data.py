@@ -11,6 +11,7 @@ from pipeline.metrics import reliability_bins
 from pipeline.outcomes import Outcomes
 from pipeline.reporting.charts import HEIGHT, WIDTH, epoch_lines
 from pipeline.reporting.embedding import Embedding
+from pipeline.reporting.names import visible
 from pipeline.reporting.sweep_table import sweep_table
 from pipeline.reporting.tables import MOST_CLASSES, shown_rows
 from pipeline.runs import Run, group_id, read_evaluations
@@ -175,7 +176,7 @@ def _script_data(
     shown = shown_rows(worst, cells, embedding)
     rows = {
         row: [
-            outcomes.ids[row],
+            visible(outcomes.ids[row]),
             int(outcomes.y[row]),
             int(outcomes.predicted[row]),
             round(float(outcomes.confidence[row]), 4),
@@ -190,7 +191,7 @@ def _script_data(
             "tsne": np.round(embedding.tsne, 4).tolist(),
         }
     return {
-        "classes": outcomes.classes,
+        "classes": [visible(name) for name in outcomes.classes],
         "rows": rows,
         "images": {row: pictures[outcomes.ids[row]] for row in shown if outcomes.ids[row] in pictures},
         "cells": cells,
