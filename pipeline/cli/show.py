@@ -42,6 +42,7 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
     rows = f"{' x '.join(str(side) for side in plan.row_shape)} features"
     layer = f"{plan.layer}" + (f" · pool {plan.pool}" if plan.pool != "none" else "") + f" · {rows}"
     cache = {"cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free"}
+    workers = {"workers": plan.made_by} if plan.made_by else {}
     if not first:
         screen.facts({"layer": layer, **cache})
         return
@@ -59,17 +60,18 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
             + (f" ({plan.engine_why})" if plan.engine_why else "")
             + f" · {plan.dtype} · batch {plan.batch_size}"
             + (f" · {count(plan.threads, 'thread')}" if plan.threads else ""),
+            **workers,
             **cache,
         }
     )
 
 
-def show_extracted(screen: Screen, result: ExtractResult) -> None:
-    """Show what an extraction did, a line a layer."""
+def show_extracted(screen: Screen, result: ExtractResult, *, brief: bool = False) -> None:
+    """Show what an extraction did, a line a layer; `brief` leaves out what another worker shows."""
     each = (result, *result.beside)
-    if result.skipped:
+    if result.skipped and not brief:
         screen.warn(f"{count(result.skipped, 'image')} could not be used: see {result.path}/skipped.csv")
-    for one in each:
+    for one in () if brief else each:
         if one.rounding is not None and one.rounding["rows"]:
             screen.note(rounding_line(one.rounding))
         if one.deviation is not None and one.computed:
@@ -80,11 +82,13 @@ def show_extracted(screen: Screen, result: ExtractResult) -> None:
 
 def _extracted_line(result: ExtractResult, *, layer: bool) -> str:
     splits = ", ".join(f"{name} {number:,}" for name, number in result.splits.items())
+    worker = "" if result.worker is None else f"worker {result.worker['index']} of {result.worker['count']} "
+    others = "" if result.worker is None else f"others {result.elsewhere:,}, "
     return (
         f"[bold]cache {result.cache}[/bold]  "
         + (f"{result.layer} · " if layer else "")
         + f"{result.rows:,} rows x {result.dim:,} features ({splits}) · "
-        f"computed {result.computed:,}, reused {result.reused:,} in {duration(result.seconds)}"
+        f"{worker}computed {result.computed:,}, {others}reused {result.reused:,} in {duration(result.seconds)}"
     )
 
 

@@ -54,6 +54,11 @@ class Screen:
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
 
+    @property
+    def has_terminal(self) -> bool:
+        """Whether notes and bars are seen by somebody now, and not read later."""
+        return self.err.is_terminal
+
     # --- results, to stdout ---
 
     def result(self, document: Any, *lines: str, brief: str = "") -> None:  # noqa: ANN401 - any JSON value

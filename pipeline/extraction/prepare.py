@@ -70,6 +70,14 @@ def prepare(
     return job
 
 
+def look_at_files_again(job: Job) -> None:
+    """Take over what other processes have remembered of the source's files since the job was prepared."""
+    if job.source.folder is not None:
+        digests, known = _known_digests(job.source, job.listing, job.root, rehash=job.rehash)
+        job.digests[known] = digests[known]
+        job.known |= known
+
+
 def _listing(source: Source, limit: int | None) -> Listing:
     listing = _limited(source.listing(), limit)
     _check_classes(listing)

@@ -1,5 +1,6 @@
 """From committed shards to a finished entry, which appears whole or not at all."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,15 +96,28 @@ def _reopened(root: Path, path: Path) -> Entry | None:
 
 
 def published_entry(job: Job) -> Entry | None:
-    """Return the entry that another worker has published of the same work, None if there is none.
+    """Return the entry that another process has published of the same work or content, None if there is none.
 
     Whoever published it has verified every byte: only sizes are compared again.
     """
-    for entry in list_entries(job.root):
-        if job.work.token and entry.manifest.get("work") == job.work.token:
+    entry = next((one for one in list_entries(job.root) if job.work.token == one.manifest.get("work") != ""), None)
+    if entry is None and not job.restart and job.known.all():
+        with contextlib.suppress(CacheError):
+            entry = open_entry(job.root / job.final_id(job.digests)[:SHORT])
+    if entry is not None:
+        try:
             entry.check_sizes()
-            return entry
-    return None
+        except CacheError:  # damaged or removed since
+            return None
+    return entry
+
+
+def refuse_images(job: Job, *, skip_bad: bool) -> None:
+    """Refuse unusable images as `publish` does, by the commit records alone, if all are there."""
+    records = [] if skip_bad else job.work.records()
+    if records and len(records) == job.shards:
+        bad = {job.span(record.shard).start + row: why for record in records for row, why in record.bad.items()}
+        check_images([(job.listing.ids[row], bad[row]) for row in sorted(bad)], len(job.listing), skip_bad=False)
 
 
 def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) -> None:

@@ -59,6 +59,10 @@ class Plan:
     bytes: int
     """Of all rows; shards that lie in the cache already are shared and take no more."""
     free_bytes: int
+    worker: dict[str, int] | None = None
+    """`{index, count}` of one of several workers."""
+    made_by: str = ""
+    """Which processes do the work, for people; empty for this one alone."""
 
 
 def plan_of(job: Job, entry: Entry | None) -> Plan:

@@ -27,6 +27,15 @@ def list_entries(root: Path) -> Iterator[Entry]:
     yield from (entry for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].id)))
 
 
+def entry_stamps(root: Path) -> frozenset[tuple[str, int]]:
+    """Return names and times of all entries' folders: what changes when one is published, replaced or used."""
+    found = set()
+    for folder in entry_folders(root):
+        with contextlib.suppress(OSError):
+            found.add((folder.name, folder.stat().st_mtime_ns))
+    return frozenset(found)
+
+
 def find_entry(root: Path, name: str) -> Entry:
     """Return the entry a user means by a unique prefix of its id, a path, or `latest`.
 
