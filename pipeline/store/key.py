@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Self
@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.digest import canonical_json, sha256_json
 from pipeline.errors import CacheError
 from pipeline.store.fields import Fields, check_fields
-from pipeline.textcolumn import bytes_text, column_of, text_bytes
+from pipeline.textcolumn import TextColumn, bytes_text, text_bytes
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; arrays of splits hold positions in this tuple."""
@@ -147,8 +147,8 @@ def id_text(data: bytes) -> str:
 def plan_id(space: FeatureSpace, source: dict[str, Any], ids: Sequence[str]) -> str:
     """Name an extraction in progress: its image digests, hence the entry's id, are not known yet."""
     state = hashlib.sha256(canonical_json([space.sha256, source]))
-    for block in column_of(ids).blocks():
-        state.update(block)
+    for data in _ended(ids):
+        state.update(data)
     return state.hexdigest()
 
 
@@ -178,7 +178,12 @@ def entry_id(
 
 
 def _update_texts(state: "hashlib._Hash", texts: Sequence[str]) -> None:
-    for block in column_of(texts).blocks():
-        state.update(block)
+    for data in _ended(texts):
+        state.update(data)
     if not len(texts):
         state.update(b"\0")  # so had an entry without samples its name from the beginning
+
+
+def _ended(texts: Sequence[str]) -> Iterator[bytes]:
+    """Yield the bytes of all texts, each ended by a NUL; of a column as it holds them, many at a time."""
+    return texts.blocks() if isinstance(texts, TextColumn) else (text_bytes(text) + b"\0" for text in texts)
