@@ -14,6 +14,8 @@ class Progress:
     computed: int = 0
     reused: int = 0
     skipped: int = 0
+    elsewhere: int = 0
+    """Rows that other workers have made meanwhile."""
     bottleneck: str = ""
     """What most of the time went to so far: `loading`, `forward` or `writing`."""
 

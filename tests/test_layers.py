@@ -42,6 +42,7 @@ ONLY_IN = {
     "matplotlib": {"reporting"},
     "timm": {"backbones"},
     "openvino": {"engines"},
+    "ray": {"launch"},
     "subprocess": {"loading", "launch", "doctor", "benchmark"},
     "multiprocessing": {"loading", "launch"},
 }

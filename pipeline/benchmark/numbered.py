@@ -12,6 +12,7 @@ from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.weights import state_digest
 from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
+from pipeline.launch.crews import Alone
 from pipeline.launch.jobs import run_jobs
 from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
@@ -67,7 +68,7 @@ def extract_numbers(
     wishes = Wishes(batch_size=BATCH_SIZE, device="cpu", engine="reference", workers=workers, test_fraction=0.0)
     job = prepare(NumberedImages(rows), null_backbone(dim), root=root, wishes=wishes)
     try:
-        return run_jobs([job], False, "pipeline benchmark", None, on_progress, started)[0]
+        return run_jobs([job], Alone(), False, "pipeline benchmark", None, on_progress, started)[0]
     finally:
         job.close()
 

@@ -86,6 +86,12 @@ from pipeline.console import Screen
 @click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @click.option("--restart", is_flag=True, help="Compute anew, whatever is in the cache.")
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of it.")
+@click.option("--worker", metavar="I/N", help="Be one of N that share the work.  [default: what a launcher says]")
+@click.option("--devices", metavar="LIST", help="A process for each of 0,1,2,3 (GPUs), led by this one.")
+@click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Who computes.")
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Of the Ray cluster; auto is this machine's.  [default: its own]"
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @global_options
 @click.pass_obj

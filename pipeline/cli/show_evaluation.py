@@ -36,11 +36,12 @@ def _show_metrics(screen: Screen, m: dict[str, Any]) -> None:
     scaled = m.get("calibrated")
     columns = ["metric", "value", "95 % interval"]
     if scaled is not None:
-        columns.append(f"at temperature {scaled['temperature']:.2f}")
+        columns.append(f"calibrated, T {scaled['temperature']:.2f}")
     rows = []
     for name, title in NAMES.items():
         low, high = m["intervals"].get(name, (None, None))
-        row = [title, figure(name, m[name]), "–" if low is None else f"{figure(name, low)} to {figure(name, high)}"]
+        between = "–" if low is None else f"{figure(name, low).removesuffix(' %')}–{figure(name, high)}"
+        row = [title, figure(name, m[name]), between]
         if scaled is not None:
             row.append(figure(name, scaled[name]) if name in scaled else "")
         rows.append(row)

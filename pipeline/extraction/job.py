@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.engines.resizing import DeviceResize
 from pipeline.errors import CacheError
+from pipeline.extraction.careful import Trial
 from pipeline.extraction.deviation import CheckedEngine, Deviation, checked_engine
 from pipeline.extraction.precision import Judge
 from pipeline.extraction.recipe import Wishes, check_runs_here, pinned_recipe, recipe_device
@@ -73,6 +74,8 @@ class Job:
     """A head whose predictions tell what rounding to the stored dtype costs."""
     shared: SharedPass | None = None
     """What the jobs of other layers in the same pass have computed."""
+    trial: Trial | None = None
+    """What is known of the images of a shard that has lost workers."""
     deviation: Deviation | None = None
     """How far the engine is from the untouched module, once a batch was computed."""
     engine_why: str = ""
@@ -213,7 +216,7 @@ class Job:
         return Loader(
             self.backbone.preprocess,
             batch_size=self.recipe.batch_size,
-            workers=self.wishes.workers or auto_workers(),
+            workers=self.wishes.workers or max(1, auto_workers() // self.wishes.local_workers),
             known=known,
             whole=WHOLE_SIDE if self.resizing is not None else 0,
             image_timeout=self.wishes.image_timeout,

@@ -31,10 +31,12 @@ def prepare(
     limit: int | None = None,
     restart: bool = False,
     rehash: bool = False,
+    join: bool = False,
     beside: Job | None = None,
 ) -> Job:
     """List the source and find out what is known already; nothing is computed or written.
 
+    `join` says that another process began this work: with `restart` it is not thrown away once more.
     `beside` is another layer's job in the same pass: its listing is used, and what either learns of files both know.
 
     Raises:
@@ -54,7 +56,7 @@ def prepare(
         row_shape=backbone.row_shape,
     )
     work = WorkFolder(root, plan_id(space, source.describe(), listing.ids))
-    if restart:
+    if restart and not join:
         work.discard()
     recipe = work.pinned()
     recipe = wished_recipe(space, wishes) if recipe is None else pinned_recipe(recipe, wishes)

@@ -13,6 +13,7 @@ from pipeline.errors import CacheError, DataError
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Rounding
 from pipeline.extraction.sides import warn_empty_classes, warn_groups
+from pipeline.store.catalog import list_entries
 from pipeline.store.commit import sync_given_names
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT
@@ -97,6 +98,18 @@ def _reopened(root: Path, path: Path) -> Entry | None:
     return whole_entry(root, path)
 
 
+def published_entry(job: Job) -> Entry | None:
+    """Return the entry that another worker has published of the same work, None if there is none.
+
+    Whoever published it has verified every byte: only sizes are compared again.
+    """
+    for entry in list_entries(job.root):
+        if job.work.token and entry.manifest.get("work") == job.work.token:
+            entry.check_sizes()
+            return entry
+    return None
+
+
 def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) -> None:
     """Refuse unusable images, (id, reason) each, unless they are to be skipped; refuse a source without others."""
     if not skipped:
@@ -167,6 +180,7 @@ def _manifest(job: Job, done: _Done, command: str) -> dict[str, Any]:
             for record in done.records
         ],
         "recipe": job.recipe.to_json(),
+        "work": job.work.token,
         "versions": versions(),
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

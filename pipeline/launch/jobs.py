@@ -1,38 +1,43 @@
-"""The jobs of an extraction, from plan to entry: find what is there, make the missing shards, publish."""
+"""The jobs of an extraction, from plan to entry: find what is there, have the missing shards made, publish."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+import time
+from collections.abc import Callable
 
 from pipeline.errors import CacheError
-from pipeline.extraction.choosing import choose_engine, fit_batch
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job
-from pipeline.extraction.publish import check_images, publish, save_stat_index, whole_entry
-from pipeline.extraction.shard import extract_shard, request_shard
+from pipeline.extraction.publish import check_images, publish, published_entry, save_stat_index, whole_entry
 from pipeline.extraction.together import align, share
+from pipeline.launch.crews import POLL_SECONDS, Crew, make_alone
+from pipeline.launch.making import Maker, Tally
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.launch.result import ExtractResult, result_of
-from pipeline.progress import OnProgress, Progress
+from pipeline.progress import OnProgress
+from pipeline.store.claims import CLAIMS, Claims
 from pipeline.store.entry import Entry
 from pipeline.store.key import SHORT
 from pipeline.store.prune import mark_used
 
 ROUNDS = 10
 """How often shards that vanish under a running extraction are made again before giving up."""
+ENTRY = "entry"
+"""The claim of whoever publishes."""
 
 
 def run_jobs(
     jobs: list[Job],
+    crew: Crew,
     skip_bad: bool,
     command: str,
     on_plan: Callable[[Plan], None] | None,
     on_progress: OnProgress,
     started: float,
 ) -> list[ExtractResult]:
-    """Find the finished entries of a pass and make the others, in this process. Return a result for each job.
+    """Find the finished entries of a pass and make the others. Return a result for each job.
 
     Args:
         jobs: one for each layer.
+        crew: who makes shards.
         skip_bad: whether unusable images are recorded and not refused.
         command: recorded in the manifest.
         on_plan: called with each job's plan, before any work; what it raises stops everything there.
@@ -47,30 +52,32 @@ def run_jobs(
     if len(todo) > 1:
         align(todo)
     unpinned = [job for job in todo if job.work.pinned() is None]
-    if unpinned and unpinned[0].wishes.engine == "auto":
-        choose_engine(unpinned)
+    if unpinned:
+        crew.choose(unpinned)
     plans = [plan_of(job, None if found is None else found[0]) for job, found in zip(jobs, finished, strict=True)]
     for plan in plans:
         if on_plan is not None:
             on_plan(plan)
-    counts: dict[int, tuple[int, int]] = {}
+    tallies: dict[int, Tally] = {}
     if todo:
         todo[0].backbone.check_image_size()
         check_disk(plans)
         if unpinned:
-            fit_batch(unpinned)
+            crew.fit(unpinned)
         for job in todo:
             job.begin()
         for group in share(todo):
-            counts |= dict(zip(map(id, group), _make_shards(group, on_progress), strict=True))
+            maker = Maker(group, on_progress)
+            crew.make(maker)
+            tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
     results = []
     for job, found in zip(jobs, finished, strict=True):
         if found is not None:
             results.append(_hit(job, *found, skip_bad, started))
             continue
-        made, more = _publish(job, skip_bad, command, on_progress)
+        made, more = _publish(job, crew.patience, skip_bad, command, on_progress)
         mark_used(made)
-        computed = counts[id(job)][0] + more
+        computed = tallies[id(job)].computed + more
         results.append(result_of(made, computed, max(0, made.rows - computed), started))
     return results
 
@@ -114,51 +121,33 @@ def _hit(job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool,
     return result_of(entry, 0, entry.rows, started)
 
 
-def _make_shards(jobs: list[Job], on_progress: OnProgress) -> list[tuple[int, int]]:
-    """Make every shard that is missing of jobs that share a pass. Return (rows computed, rows reused) of each."""
-    missing = [job.missing() for job in jobs]
-    tallies = [
-        {"computed": 0, "reused": _rows(job, set(range(job.shards)).difference(numbers)), "skipped": 0}
-        for job, numbers in zip(jobs, missing, strict=True)
-    ]
+def _publish(
+    job: Job, patience: float | None, skip_bad: bool, command: str, on_progress: OnProgress
+) -> tuple[Entry, int]:
+    """Publish the entry. Return it, and how many rows had to be computed (again) meanwhile.
 
-    def report(tally: dict[str, int], computed: int, reused: int, skipped: int) -> None:
-        tally["computed"] += computed
-        tally["reused"] += reused
-        tally["skipped"] += skipped
-        total = {key: sum(one[key] for one in tallies) for key in tally}
-        seconds = {key: sum(job.seconds[key] for job in jobs) for key in jobs[0].seconds}
-        on_progress(
-            Progress(
-                sum(total.values()),
-                len(jobs[0].listing) * len(jobs),
-                **total,
-                bottleneck=max(seconds, key=seconds.__getitem__),
-            )
-        )
-
-    report(tallies[0], 0, 0, 0)
-    numbers = sorted({number for numbers in missing for number in numbers})
-    waiting = [[place for place, those in enumerate(missing) if number in those] for number in numbers]
-    for at, number in enumerate(numbers):
-        lead = jobs[waiting[at][0]]
-        if lead.shared is not None:
-            lead.shared.begin([jobs[place] for place in waiting[at]])
-        request_shard(lead, number)
-        if at + 1 < len(numbers) and jobs[waiting[at + 1][0]] is lead:
-            request_shard(lead, numbers[at + 1])  # so that the workers stay busy in between
-        for place in waiting[at]:
-            extract_shard(jobs[place], number, partial(report, tallies[place]))
-    return [(tally["computed"], tally["reused"]) for tally in tallies]
-
-
-def _rows(job: Job, numbers: Iterable[int]) -> int:
-    return sum(job.span(number).stop - job.span(number).start for number in numbers)
-
-
-def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> tuple[Entry, int]:
-    """Publish the entry. Return it, and how many rows had to be computed (again) meanwhile."""
+    `patience` is how long a silent worker is waited for where others may publish the same; None where none do.
+    """
     job.backbone.check_frozen()
+    if patience is None:
+        return _publish_here(job, skip_bad, command, on_progress)
+    with Claims(job.work.path, patience=patience) as claims:
+        while (job.work.path / CLAIMS).exists():
+            try:
+                if claims.take(ENTRY) is not None:
+                    return _publish_here(job, skip_bad, command, on_progress)
+            except FileNotFoundError:
+                break
+            time.sleep(POLL_SECONDS[0])
+    entry = published_entry(job)
+    if entry is None:  # under the name of other work, with the same content
+        return _publish_here(job, skip_bad, command, on_progress)
+    check_images([(item["id"], item["reason"]) for item in entry.skipped()], len(job.listing), skip_bad=skip_bad)
+    job.work.discard()  # what this process may have committed since
+    return entry, 0
+
+
+def _publish_here(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> tuple[Entry, int]:
     computed = 0
     for _ in range(ROUNDS):
         entry = publish(job, skip_bad=skip_bad, command=command)
@@ -166,7 +155,9 @@ def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) ->
             return entry, computed
         # Another process finished this entry and removed the folder, or a shard was damaged meanwhile.
         job.look_again()
-        computed += _make_shards([job], on_progress)[0][0]
+        maker = Maker([job], on_progress)
+        make_alone(maker)
+        computed += maker.tallies[0].computed
     raise CacheError(
         f"shards under {job.work.path} vanish as fast as they are made", "Is something deleting the cache?"
     )

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -39,6 +40,7 @@ from pipeline.store.shard import ShardRows, read_shard, shard_bytes
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Mark = tuple[int, int]
 
 PLAN, RECORDS, SHARDS = "plan.json", "records", "shards"
 PLAN_FORMAT, FORMAT_VERSION = "pipeline-plan", 1
@@ -54,11 +56,15 @@ class WorkFolder:
         self.plan = plan
         self._pinning: dict[str, Any] | None = None
         """What `pin` wrote, to be written again if another process removes the folder."""
-        self._outlines: dict[int, tuple[tuple[int, ...], Record]] = {}
-        """Records without their stat rows, with what tells that a record's file is still the one that was read."""
+        self._outlines: dict[int, tuple[Mark, Record]] = {}
+        """Records without their stat rows, by shard, each with its mark."""
 
     def pinned(self) -> Recipe | None:
         """Return the recipe work was started with, or None if it has not started."""
+        body = self._plan()
+        return None if body is None else Recipe.from_json(body["recipe"])
+
+    def _plan(self) -> dict[str, Any] | None:
         try:
             body = read_json(self.path / PLAN)
         except FileNotFoundError:
@@ -73,31 +79,39 @@ class WorkFolder:
                 f"Delete it: rm -r '{self.path}'",
             )
         check_fields(body, {"recipe": dict}, str(self.path / PLAN))
-        return Recipe.from_json(body["recipe"])
+        return body
 
     def pin(self, space: FeatureSpace, recipe: Recipe, about: dict[str, Any]) -> Recipe:
         """Start work with `recipe`, or join work already started. Return the recipe that holds."""
-        body = {
+        body: dict[str, Any] = {
             "format": PLAN_FORMAT,
             "format_version": FORMAT_VERSION,
             "plan": self.plan,
             "recipe": recipe.to_json(),
             "space": space.to_json(),
             "about": about,
+            "token": secrets.token_hex(8),
         }
         self._pinning = body
         self._publishing(lambda: None)
-        found = self.pinned() or recipe
-        self._pinning = {**body, "recipe": found.to_json()}
-        return found
+        there = self._plan() or body
+        self._pinning = {**body, "recipe": there["recipe"], "token": there.get("token", "")}
+        return Recipe.from_json(there["recipe"])
+
+    @property
+    def token(self) -> str:
+        """What tells this work from other work on the same plan, before and after; empty until it is pinned.
+
+        An entry says in its manifest which work it came of: others who were at it find it so.
+        """
+        return str(self._pinning["token"]) if self._pinning is not None else ""
 
     def record(self, number: int) -> Record | None:
         """Return shard `number`'s commit record, or None if it is not done or its record is damaged."""
-        path = self._record_path(number)
         self._outlines.pop(number, None)
+        mark = self.mark(number)
         try:
-            before = _file_facts(path)
-            record = Record.from_json(read_json(path))
+            record = Record.from_json(read_json(self._record_path(number)))
         except FileNotFoundError:
             return None
         except CacheError as error:
@@ -105,16 +119,15 @@ class WorkFolder:
             return None
         if record.shard != number:
             return None
-        self._outlines[number] = (before, record.outline())
+        if mark is not None:
+            self._outlines[number] = (mark, record.outline())
         return record
 
     def outline(self, number: int) -> Record | None:
-        """Return what `record` does without its stat rows; it is read again only if its file is another by now."""
+        """Return what `record` does without its stat rows; it is read again only if another was written since."""
         held = self._outlines.get(number)
-        if held is not None:
-            with contextlib.suppress(OSError):
-                if _file_facts(self._record_path(number)) == held[0]:
-                    return held[1]
+        if held is not None and held[0] == self.mark(number):
+            return held[1]
         record = self.record(number)
         return None if record is None else record.outline()
 
@@ -124,11 +137,23 @@ class WorkFolder:
 
     def each_record(self) -> Iterator[Record]:
         """Yield the commit records of all shards that are done, in order: together they can be large."""
-        return (record for record in map(self.record, _record_numbers(self.path)) if record is not None)
+        return (record for record in map(self.record, self.numbers()) if record is not None)
 
     def outlines(self) -> list[Record]:
         """Return the records of all shards that are done, in order, without their stat rows."""
-        return [record for record in map(self.outline, _record_numbers(self.path)) if record is not None]
+        return [record for record in map(self.outline, self.numbers()) if record is not None]
+
+    def mark(self, number: int) -> Mark | None:
+        """Return what tells a shard's commit record from one written later, None if there is none."""
+        try:
+            found = self._record_path(number).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def numbers(self) -> list[int]:
+        """Return which shards have a commit record, in order, by their names alone."""
+        return _record_numbers(self.path)
 
     def has_shard(self, record: Record) -> bool:
         """Tell whether a committed shard's file is there and of its size; its bytes are not looked at."""
@@ -237,11 +262,6 @@ class WorkFolder:
 
     def _record_path(self, number: int) -> Path:
         return self.path / RECORDS / f"{number:05d}.json"
-
-
-def _file_facts(path: Path) -> tuple[int, ...]:
-    found = path.lstat()
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _holds(path: Path, data: bytes) -> bool:
