@@ -5,12 +5,14 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import CacheError
 from pipeline.sources.source import UNLABELLED
-from pipeline.store.columns import read_columns, write_columns
+from pipeline.store.columns import Column, read_columns, write_columns, write_columns_file
 from pipeline.store.key import SPLITS
 from pipeline.store.shard import BAD, USABLE
 from pipeline.store.verified import REPAIR
@@ -53,6 +55,12 @@ class SampleTable:
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays by name, as files hold it."""
+        return {
+            name: column.fixed() if isinstance(column, TextColumn) else column
+            for name, column in self._columns().items()
+        }
+
+    def _columns(self) -> dict[str, Column]:
         return {
             "id": _fixed(self.ids),
             "image_sha256": self.digests.astype(np.uint8, copy=False),
@@ -100,12 +108,11 @@ class SampleTable:
 
     def to_bytes(self) -> bytes:
         """Return the table as the bytes of an HDF5 file."""
-        attributes = {
-            "format": FORMAT.encode(),
-            "format_version": np.int64(FORMAT_VERSION),
-            "split_names": np.array(SPLITS, dtype="S"),
-        }
-        return write_columns(attributes, self.to_columns())
+        return write_columns(_attributes(), self._columns())
+
+    def write(self, path: Path) -> None:
+        """Write what `to_bytes` returns to a new file, not synced, without holding it."""
+        write_columns_file(path, _attributes(), self._columns())
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, classes: int, where: str = "the sample table") -> "SampleTable":
@@ -122,10 +129,18 @@ class SampleTable:
         return cls.from_columns(columns, classes, where)
 
 
-def _fixed(texts: Sequence[str]) -> np.ndarray:
-    """Return texts as fixed-length bytes (n,)."""
+def _attributes() -> dict[str, Any]:
+    return {
+        "format": FORMAT.encode(),
+        "format_version": np.int64(FORMAT_VERSION),
+        "split_names": np.array(SPLITS, dtype="S"),
+    }
+
+
+def _fixed(texts: Sequence[str]) -> Column:
+    """Return texts as a column, or as fixed-length bytes (n,)."""
     if isinstance(texts, TextColumn):
-        return texts.fixed()
+        return texts
     encoded = [text_bytes(text) for text in texts]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
 
