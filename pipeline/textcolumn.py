@@ -50,7 +50,9 @@ class TextColumn(Sequence[str]):
     def __getitem__(self, key: int | slice) -> "str | TextColumn":
         if isinstance(key, slice):
             return self.take(range(self._count)[key])
-        row = range(self._count)[key]
+        row = key if key >= 0 else key + self._count
+        if not 0 <= row < self._count:
+            raise IndexError(f"row {key} of {self._count:,}")
         return bytes_text(self._block(row // BLOCK)[row % BLOCK])
 
     def __iter__(self) -> Iterator[str]:

@@ -53,9 +53,10 @@ class Stats:
     """Takes rows and yields the facts of each."""
 
     @classmethod
-    def of_paths(cls, ids: Sequence[str], path: Callable[[str], str]) -> "Stats":
-        """Return the stats of files, `path` saying where the file of an id lies."""
-        return cls(len(ids), lambda rows: (path_facts(path(ids[row])) for row in rows))
+    def of_paths(cls, ids: Sequence[str], folder: str) -> "Stats":
+        """Return the stats of files whose ids are their paths below `folder`."""
+        inside = folder.rstrip("/") + "/"
+        return cls(len(ids), lambda rows: (path_facts(inside + ids[row]) for row in rows))
 
     def __len__(self) -> int:
         return self.count
@@ -70,5 +71,4 @@ class Stats:
         return Stats(len(rows), lambda places: self.of(int(rows[place]) for place in places))
 
     def _taken(self, rows: Sequence[int]) -> np.ndarray:
-        flat = (number for facts in self.of(rows) for number in facts)
-        return np.fromiter(flat, np.int64, 4 * len(rows)).reshape(-1, 4)
+        return np.fromiter(self.of(rows), np.dtype((np.int64, 4)), len(rows))

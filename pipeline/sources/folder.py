@@ -90,7 +90,7 @@ class FolderSource:
             np.repeat(np.array([number.get(name, UNLABELLED) for name, _, _ in spans], np.int64), counts),
             np.repeat(np.array([split for _, split, _ in spans], np.int8), counts),
             classes,
-            Stats.of_paths(ids, lambda sample_id: os.path.join(self.root, sample_id)),
+            Stats.of_paths(ids, str(self.root)),
             tuple(notes),
             folder_groups(ids, self.reading.group_by),
         )

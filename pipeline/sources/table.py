@@ -78,7 +78,7 @@ class TableSource:
             numbers,
             splits.finished() if wanted.split is not None else np.full(len(ids), TRAIN, np.int8),
             classes,
-            Stats.of_paths(ids, lambda sample_id: os.path.join(self.folder, sample_id)),
+            Stats.of_paths(ids, self.folder),
             groups=groups.finished() if wanted.group is not None else folder_groups(ids, by_folder),
         )
 

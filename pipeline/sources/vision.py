@@ -96,7 +96,7 @@ class FilesSource:
             np.array([label for _, part in self.parts for _, label in part], np.int64),
             np.concatenate([np.full(len(part), split, np.int8) for split, part in self.parts]),
             self.classes,
-            Stats.of_paths(self._relative, lambda sample_id: str(self.root / sample_id)),
+            Stats.of_paths(self._relative, str(self.root)),
         )
 
     def payload(self, sample_id: str) -> FilePayload:
