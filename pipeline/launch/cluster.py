@@ -27,6 +27,9 @@ NOTE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 STORE_BYTES = 80 * 2**20
 """Of the object store of a cluster of one's own, which holds no features: about the least that Ray takes."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+"""No reports of usage, and nothing on stdout: Ray prints there which workers died, coloured, whatever it is told of
+logs. Read when Ray is imported."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _places(node: Mapping[str, Any], count: int, gpus: int) -> list[Place]:
 
 
 def _import_ray() -> Any:  # noqa: ANN401 - a module without types
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(QUIET)
     try:
         import ray
     except ImportError as error:
