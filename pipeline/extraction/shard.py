@@ -15,10 +15,10 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
+from pipeline.store.record import Record
 from pipeline.store.rows import ShardRef
 from pipeline.store.shard import BAD, USABLE, ShardRows
 from pipeline.store.statindex import ROW, stat_rows
-from pipeline.store.work import Record
 from pipeline.threads import cpu_threads
 from pipeline.versions import versions
 

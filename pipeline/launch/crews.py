@@ -8,10 +8,11 @@ from typing import Protocol
 
 from pipeline.extraction.choosing import choose_engine, fit_batch
 from pipeline.extraction.job import Job
+from pipeline.launch.cluster import Cluster
 from pipeline.launch.dispatch import make_dispatched
 from pipeline.launch.local import LocalTeam
 from pipeline.launch.making import Maker
-from pipeline.launch.on_ray import Cluster, RayTeam
+from pipeline.launch.on_ray import RayTeam
 from pipeline.launch.request import Request
 from pipeline.launch.share import ALONE, WORKER, Share
 from pipeline.launch.sharing import make_shared
@@ -136,7 +137,7 @@ class OnRay:
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
-        with closing(RayTeam(self.cluster, plans_of(maker.jobs))) as team:
+        with closing(RayTeam(self.cluster, plans_of(maker.jobs), maker.jobs[0].recipe.device)) as team:
             make_dispatched(maker, team)
 
     def close(self) -> None:

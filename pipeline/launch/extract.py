@@ -136,6 +136,7 @@ def extract(
     if not worker_timeout > 0:
         raise UsageError(f"worker-timeout must be more than 0 seconds, not {worker_timeout:g}")
     _check_workers(share, places, device, restart, on)
+    _check_ray(on, ray_address, device)
     reading = Reading(path_column, label_column, split_column, image_column, group_by, unlabelled)
     request = Request(
         source=source,
@@ -182,6 +183,14 @@ def extract(
             stack.callback(job.close)
         results = run_jobs(jobs, crew, on_bad_image == "skip", said, on_plan, on_progress, started)
     return replace(results[0], beside=tuple(results[1:]))
+
+
+def _check_ray(on: str, address: str | None, device: str) -> None:
+    """Refuse what makes no sense with Ray, or without."""
+    if on != "ray" and address is not None:
+        raise UsageError(f"--ray-address {address} without --on ray", "Add --on ray, or drop it.")
+    if on == "ray" and ":" in device:
+        raise UsageError(f"--device {device} with --on ray", "Pass --device cuda: Ray gives each worker a GPU.")
 
 
 def _check_workers(share: Share, places: tuple[str, ...], device: str, restart: bool, on: str) -> None:

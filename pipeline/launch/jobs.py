@@ -149,7 +149,7 @@ def _hit(
 ) -> ExtractResult:
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
     mark_used(entry)
-    save_stat_index(job, job.work.records())  # a process killed after publishing leaves them, and the folder
+    save_stat_index(job, job.work.each_record())  # a process killed after publishing leaves them, and the folder
     job.work.discard()
     return result_of(entry, Tally(reused=entry.rows), crew.share, started)
 

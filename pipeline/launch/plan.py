@@ -67,10 +67,11 @@ class Plan:
 
 def plan_of(job: Job, entry: Entry | None) -> Plan:
     """Say what `job` is about to do."""
-    splits, rule = job.splits(job.digests)
-    counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
+    rule = job.split_rule
     known = bool(job.known.all())
-    done = 0 if entry is not None else len(job.work.records())
+    splits = job.splits(job.digests)[0] if known else job.listing.splits
+    counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
+    done = 0 if entry is not None else len(job.work.outlines())
     there = next(folder for folder in (job.root, *job.root.absolute().parents) if folder.exists())
     found = job.rows_known() if entry is None else entry.rows
     recipe = job.recipe if entry is None else Recipe.from_json(entry.manifest["recipe"])

@@ -89,7 +89,7 @@ def assert_finished(stage: Stage, root: Path, end: Said, most: int) -> None:
 def assert_remembered(stage: Stage, root: Path) -> None:
     """Check that the stat index loads and knows every file of the source."""
     source = FolderSource(stage.source)
-    digests, known = StatIndex.load(root, source.folder).lookup(source.listing().stats)
+    digests, known = StatIndex.load(root, source.folder).lookup(source.listing().stats[:])
     assert known.all()
     files = [stage.source / sample_id for sample_id in source.listing().ids]
     assert [bytes(digest).hex() for digest in digests] == [sha256_file(file) for file in files]
