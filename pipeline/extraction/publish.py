@@ -120,7 +120,7 @@ def refuse_images(job: Job, *, skip_bad: bool) -> None:
     """Refuse unusable images as `publish` does, by the commit records alone, if all are there."""
     bad: dict[int, str] = {}
     for number in () if skip_bad else range(job.shards):
-        record = job.work.record(number)
+        record = job.work.outline(number)
         if record is None:
             return
         bad |= {job.span(number).start + row: why for row, why in record.bad.items()}
