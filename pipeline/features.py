@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,12 @@ class Features:
         if not len(self.split):
             return np.arange(len(self))
         return np.flatnonzero(self.split == split)
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """A number (n,) int64 for each row, the same for rows of one image digest."""
+        keys = np.ascontiguousarray(self.digests).view("V32").ravel()
+        return np.unique(keys, return_inverse=True)[1]
 
     def numpy(self, split: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return (x, y) as numpy arrays, of one split or of all, as scikit-learn takes them."""

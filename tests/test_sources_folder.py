@@ -100,7 +100,7 @@ def test_other_files_and_empty_classes_are_noted_and_hidden_ones_are_nothing(tmp
     assert listing.classes == ("x",)
     assert listing.notes == (
         "class folder empty holds no images",
-        "2 files are not images by their extension and are left out: " + listing.notes[1].partition("out: ")[2],
+        "2 files are no images by their extension and left out: " + listing.notes[1].partition("out: ")[2],
     )
     assert set(listing.notes[1].partition("out: ")[2].split(", ")) == {"x/Thumbs.db", "x/deep/readme.txt"}
 

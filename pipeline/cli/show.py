@@ -110,22 +110,22 @@ def rounding_line(rounding: dict[str, Any]) -> str:
     )
 
 
-def show_train_plan(screen: Screen, plan: TrainPlan, rows: Growing | None = None) -> None:
-    """Show what a training is about to do, and begin a table of its epochs where there will be some."""
+def show_train_plan(screen: Screen, plan: TrainPlan, rows: Growing | None = None, seeds: int = 1) -> None:
+    """Show what a training of so many seeds is about to do, and begin a table of its epochs where one is asked for."""
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
             f"{count(plan.classes, 'class')}{' · streamed from disk' if plan.streamed else ''}",
             "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
-            "head": f"{_recipe(plan.settings)} · {plan.device}",
+            "head": f"{_recipe(plan.settings, seeds)} · {plan.device}",
         }
     )
     if rows is not None and plan.settings.solver == "minibatch":
         rows.start(EPOCH_HEADER, plan.settings.epochs)
 
 
-def _recipe(s: HeadSettings) -> str:
-    """Return a recipe in one line."""
+def _recipe(s: HeadSettings, seeds: int = 1) -> str:
+    """Return a recipe in one line, with all its seeds."""
     before = [word for word, on in (("L2 norm", s.l2_norm), ("standardised", s.standardize)) if on]
     weighted = ["class weights balanced"] if s.class_weight == "balanced" else []
     l2 = f"l2 {s.l2:g}" if s.l2 is not None else ""
@@ -154,7 +154,7 @@ def _recipe(s: HeadSettings) -> str:
         f"lr {s.lr:g} {schedule}".strip(),
         f"batch {s.batch_size}",
         count(s.epochs, "epoch"),
-        f"seed {s.seed}",
+        f"seed {s.seed}" if seeds == 1 else f"seeds {s.seed} to {s.seed + seeds - 1}",
         *(f"{name} {value:g}" for name, value in extras.items() if value),
         *weighted,
         *(["batches balanced"] if s.sampling == "balanced" else []),

@@ -190,7 +190,8 @@ class _Walk:
         notes = []
         if self.ignored.count:
             count, few = self.ignored.count, some(self.ignored.first)
-            notes.append(f"{count:,} files are not images by their extension and are left out: {few}")
+            files = "1 file is no image by its" if count == 1 else f"{count:,} files are no images by their"
+            notes.append(f"{files} extension and left out: {few}")
         if self.unentered:
             notes.append(f"linked folders are not entered: {', '.join(self.unentered[:SHOWN])}")
         return notes

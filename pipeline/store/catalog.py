@@ -1,6 +1,7 @@
 """What lies under a cache root, and which entry a user means. Imports neither torch nor scikit-learn."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,4 +53,14 @@ def find_entry(root: Path, name: str) -> Entry:
         names = ", ".join(folder.name for folder in fitting)
         raise CacheError(f"cache entry {name!r} is not unique under {root}: {names}", "Give more digits of its id.")
     there = ", ".join(folder.name for folder in folders[:5]) or "nothing"
-    raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", "`pipeline cache ls` lists all.")
+    raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", _what_else(name))
+
+
+def _what_else(name: str) -> str:
+    """Return what to do where no entry has a name: it may be a run's, or the images themselves."""
+    if re.fullmatch(r"\d{4}(-.*)?", name):
+        return f"If {name} is a run: `pipeline runs` names its cache entry; `pipeline cache ls` lists all."
+    with contextlib.suppress(OSError, ValueError):
+        if Path(name).exists():
+            return f"If {name} holds images: pipeline extract {name} --backbone NAME; `pipeline cache ls` lists all."
+    return "`pipeline cache ls` lists all."
