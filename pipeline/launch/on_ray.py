@@ -143,7 +143,7 @@ class RayTeam:
             where = ", ".join(sorted({hand.place.name for hand in self._hands.values()}))
             logger.warning("no worker is ready yet on %s; `ray status` shows who holds its CPUs and GPUs", where)
         else:
-            logger.warning("the Ray cluster has no node %s left; waiting for one", needed(self.device))
+            logger.warning("the Ray cluster has no node %s; waiting for one", needed(self.device))
 
 
 def driver_request(request: Request) -> Request:
