@@ -71,8 +71,10 @@ class Cluster:
         self._waiting: dict[Place, Any] = {}
         self._connected_here = not self.ray.is_initialized()
         if self._connected_here:
-            # Ray by itself would join whatever cluster somebody has started on this machine.
-            _connect(self.ray, address or os.environ.get("RAY_ADDRESS") or "local")
+            if address in (None, "auto"):
+                address = os.environ.get("RAY_ADDRESS") or address
+            # Of None Ray would make whatever cluster somebody has started on this machine.
+            _connect(self.ray, address or "local")
 
     def places(self, device: str) -> list[Place]:
         """Return where actors may be, of nodes that live.
@@ -190,6 +192,10 @@ def _connect(ray: Any, address: str) -> None:  # noqa: ANN401
         with _own_signals():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if address == "local":
+            raise UsageError(
+                f"Ray does not start here: {first_line(error)}", "`ray start --head` may tell more."
+            ) from error
         raise UsageError(
             f"no Ray cluster at {address!r}: {first_line(error)}",
             "Run this on a node of the cluster. `ray start --head` starts one; without --ray-address it has its own.",
