@@ -4,7 +4,7 @@ from common import script
 
 from pipeline.benchmark.sharing import measure_sharing
 
-FULL = {"counts": (1, 16), "shards": 20, "wait": 0.25}
+FULL = {"counts": (1, 16), "shards": 8, "wait": 1.0}
 SMALL = {"counts": (1, 2), "shards": 3, "wait": 0.05}
 
 if __name__ == "__main__":

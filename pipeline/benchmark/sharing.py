@@ -60,7 +60,7 @@ def worker(root: str, index: int, count: int, rows: int, wait: float) -> Callabl
 
 
 def measure_sharing(
-    *, counts: tuple[int, ...] = (1, 16), shards: int = 20, wait: float = 0.25, on_step: OnStep = silent
+    *, counts: tuple[int, ...] = (1, 16), shards: int = 8, wait: float = 1.0, on_step: OnStep = silent
 ) -> Claim:
     """Let each number of workers make so many shards each, once; each worker is a process of its own."""
     figures: list[Figure] = []
