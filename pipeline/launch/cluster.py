@@ -120,7 +120,11 @@ class Cluster:
                 self.ray.kill(self._waiting.pop(place))
                 if not left:
                     why = self.why(error)
-                    raise PipelineError(f"a worker on {place.name} could not choose an engine: {why}") from error
+                    raise PipelineError(
+                        f"a worker on {place.name} could not choose an engine: {why}",
+                        "Its log is under /tmp/ray/session_latest/logs there. All nodes and this command need the same "
+                        "RAY_AUTH_MODE and token.",
+                    ) from error
                 time.sleep(LOOK_SECONDS)
         if "error" in answer:
             raise error_from_json(answer["error"])
