@@ -21,8 +21,8 @@ from pipeline.extraction.together import align, share
 from pipeline.launch.crews import Crew
 from pipeline.launch.making import Maker, Tally
 from pipeline.launch.plan import Plan, check_disk, plan_of
+from pipeline.launch.queue import POLL_SECONDS
 from pipeline.launch.result import ExtractResult, result_of
-from pipeline.launch.sharing import POLL_SECONDS
 from pipeline.progress import OnProgress
 from pipeline.store.catalog import entry_stamps
 from pipeline.store.claims import Claims
