@@ -20,7 +20,7 @@ from pipeline.extraction.publish import (
 from pipeline.extraction.together import align, share
 from pipeline.launch.crews import Crew
 from pipeline.launch.making import Maker, Tally
-from pipeline.launch.plan import Plan, check_disk, plan_of
+from pipeline.launch.plan import Plan, check_disk, check_shards, plan_of
 from pipeline.launch.queue import POLL_SECONDS
 from pipeline.launch.result import ExtractResult, result_of
 from pipeline.progress import OnProgress
@@ -81,6 +81,7 @@ def run_jobs(
     tallies: dict[int, Tally] = {}
     if todo:
         todo[0].backbone.check_image_size()
+        check_shards(todo)
         check_disk(plans)
         if unpinned:
             crew.fit(unpinned)
