@@ -21,7 +21,7 @@ HOUSE = [
     {"metrics", "selection", "runs", "model", "origin", "subsets", "extrapolation", "head_arguments", "findings"},
     {"fusion", "binding", "saving", "outcomes", "touches", "parity"},
     {"intervals"},
-    {"training", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},
+    {"training", "finetuning", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},
     {"sweeping", "learning_curve", "demo", "doctor", "seeds", "backbone_choice", "auditing"},
     {"comparison", "experiment"},
     {"benchmark"},
