@@ -231,7 +231,10 @@ def features_in_memory(entry: Entry, user: str) -> Features:
 
 def _check_vectors(entry: Entry) -> None:
     if len(entry.space.row_shape) != 1:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
+        raise UsageError(
+            f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)",
+            f"`pipeline finetune {entry.id}` trains the layers behind them too; or extract with --pool avg.",
+        )
 
 
 def needs_streaming(entry: Entry) -> bool:

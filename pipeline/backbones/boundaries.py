@@ -44,8 +44,10 @@ class Traced:
 
     network: nn.Module
     graph: fx.Graph
-    places: dict[str, int]
-    """Of all layers on the way to the features, those with several places left out; `-1`: passed several times."""
+    places: dict[str, tuple[int, ...]]
+    """Of all layers on the way to the features: where each is passed."""
+    single: frozenset[int]
+    """Places of tensors that are all what lies behind depends on."""
     boundaries: tuple[Boundary, ...]
     """In the network's order, those without anything to train behind them left out."""
 
@@ -55,41 +57,31 @@ class Traced:
         Raises:
             UsageError: if it is none, naming the nearest before and behind it.
         """
-        place = self.places.get(layer)
-        found = next((one for one in self.boundaries if one.place == place), None)
+        places = self.places.get(layer, ())
+        found = next((one for one in self.boundaries if places == (one.place,)), None)
         if found is not None:
             return replace(found, layer=layer)
         raise UsageError(
-            f"fine-tuning cannot start at {layer.removeprefix(f'{OUTPUT}:')}: {self._why(place)}. "
-            f"{self._nearest(layer, place)}",
+            f"fine-tuning cannot start at {layer.removeprefix(f'{OUTPUT}:')}: {self._why(places)}. "
+            f"{self._nearest(places)}",
             LIST_HINT,
         )
 
-    def _why(self, place: int | None) -> str:
-        if place is None:
+    def _why(self, places: tuple[int, ...]) -> str:
+        if not places:
             return "it is not on the way from the image to the classifier"
-        if place < 0:
+        if len(places) > 1:
             return "it is passed several times"
-        if self.boundaries and place > self.boundaries[-1].place:
+        if places[0] in self.single:
             return "nothing that can be trained lies behind it"
         return "what lies behind it needs other tensors too"
 
-    def _nearest(self, layer: str, place: int | None) -> str:
-        if place is None or place < 0:  # by the place of whatever lies around it, or in it
-            inside = [at for name, at in self.places.items() if at >= 0 and _around(name, layer)]
-            place = min(inside, default=None)
-        if place is None:
+    def _nearest(self, places: tuple[int, ...]) -> str:
+        if not places:
             return f"It can at {', '.join(one.name for one in self.boundaries[-3:])}."
-        before = [one.name for one in self.boundaries if one.place < place][-1:]
-        behind = [one.name for one in self.boundaries if one.place > place][:1]
-        said = [f"{name} before it" for name in before] + [f"{name} behind it" for name in behind]
-        return f"It can at {' and at '.join(said)}." if said else "This network has no place where it can."
-
-
-def _around(name: str, layer: str) -> bool:
-    """Tell whether one of two layers lies in the other."""
-    one, other = (layer_name.partition(":")[2] + "." for layer_name in (name, layer))
-    return one.startswith(other) or other.startswith(one)
+        before = [f"{one.name} before it" for one in self.boundaries if one.place < places[0]][-1:]
+        behind = [f"{one.name} behind it" for one in self.boundaries if one.place >= places[-1]][:1]
+        return f"It can at {' and at '.join(before + behind)}." if before + behind else "It can nowhere."
 
 
 def trace(network: nn.Module, classifiers: Sequence[str]) -> Traced:
@@ -119,8 +111,9 @@ def trace(network: nn.Module, classifiers: Sequence[str]) -> Traced:
                 "Train a head on its features instead, or take a network of torchvision's.",
             ) from error
         numbers = {node: number for number, node in enumerate(graph.nodes)}
-        places = {layer: numbers[found[0]] if len(found) == 1 else -1 for layer, found in tracer.passed.items()}
-        return Traced(network, graph, places, _boundaries(network, graph, places))
+        places = {layer: tuple(numbers[node] for node in found) for layer, found in tracer.passed.items()}
+        single = _single(list(graph.nodes))
+        return Traced(network, graph, places, single, _boundaries(network, graph, places, single))
 
 
 @contextmanager
@@ -136,16 +129,17 @@ def without(network: nn.Module, classifiers: Sequence[str]) -> Iterator[None]:
             network.set_submodule(name, module)
 
 
-def _boundaries(network: nn.Module, graph: fx.Graph, places: dict[str, int]) -> tuple[Boundary, ...]:
+def _boundaries(
+    network: nn.Module, graph: fx.Graph, places: dict[str, tuple[int, ...]], single: frozenset[int]
+) -> tuple[Boundary, ...]:
     nodes = list(graph.nodes)
-    single = _single(nodes)
     names: dict[int, list[str]] = {}
-    for layer, place in places.items():
-        if layer.startswith(OUTPUT) and place in single:
-            names.setdefault(place, []).append(layer)
-    found = []
+    for layer, passed in places.items():
+        if layer.startswith(OUTPUT) and len(passed) == 1 and passed[0] in single:
+            names.setdefault(passed[0], []).append(layer)
+    needed, found = _needed(nodes), []
     for place in sorted(names):
-        count = _trainable(network, nodes[place + 1 :], needed_of(nodes))
+        count = _trainable(network, nodes[place + 1 :], needed)
         if count:
             found.append(Boundary(min(names[place], key=lambda name: name.count(".")), place, count))
     return tuple(found)
@@ -177,26 +171,27 @@ def _defaults(network: nn.Module) -> dict[str, Any]:
     return {one.name: one.default for one in others if one.default is not one.empty}
 
 
-def _single(nodes: Sequence[fx.Node]) -> set[int]:
+def _single(nodes: Sequence[fx.Node]) -> frozenset[int]:
     """Return the places of nodes that all paths from the image to the output pass."""
-    needed = needed_of(nodes)
+    needed = _needed(nodes)
     from_image: set[fx.Node] = set()
     for node in nodes:
         if node.op == "placeholder" or from_image.intersection(node.all_input_nodes):
             from_image.add(node)
     alive = needed & from_image
     numbers = {node: number for number, node in enumerate(nodes)}
-    found, reach = set(), -1
+    found: set[int] = set()
+    reach = -1
     for number, node in enumerate(nodes):
         if node not in alive:
             continue
         if reach <= number:
             found.add(number)
         reach = max([reach, *(numbers[user] for user in node.users if user in alive)])
-    return found
+    return frozenset(found)
 
 
-def needed_of(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+def _needed(nodes: Sequence[fx.Node]) -> set[fx.Node]:
     """Return the nodes that the output depends on, itself among them."""
     needed: set[fx.Node] = set()
     for node in reversed(nodes):

@@ -156,4 +156,15 @@ def command(
     show_extracted(screen, result)
     labelled = result.classes > 0
     each = (result, *result.beside)
-    screen.next_step(*(after_features(one.cache, cache_dir, labelled=labelled) for one in each))
+    screen.next_step(
+        *(
+            after_features(
+                one.cache,
+                cache_dir,
+                labelled=labelled,
+                vectors=plan.finetune is None,
+                tunable=plan.finetune is not None and plan.finetune.possible,
+            )
+            for one, plan in zip(each, plans, strict=True)
+        )
+    )

@@ -31,6 +31,7 @@ from pipeline.console import Screen
 @validation_options
 @stream_option
 @device_option
+@number("--checkpoint-seconds", 20.0, "An epoch ends in a checkpoint if the last one is as long ago.")
 @click.option("--name", default="", help="Goes behind the run's number.")
 @cache_dir_option
 @runs_dir_option
@@ -48,7 +49,8 @@ def command(
 
     CACHE is an entry of a layer that was extracted with --pool none; what lies before the layer stays frozen and is
     never computed again. `pipeline backbones NAME --layers` lists where a network can be cut, with sizes and how
-    much an epoch gains. Dropout is off. Interrupted, the same command goes on after the last finished epoch.
+    much an epoch gains. Dropout is off. Interrupted, the same command goes on after the last checkpoint, to the
+    same bits.
 
     \b
       pipeline extract ./photos --backbone resnet18 --layer layer3 --pool none --store-dtype float16

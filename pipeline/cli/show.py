@@ -42,6 +42,8 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
     rows = f"{' x '.join(str(side) for side in plan.row_shape)} features"
     layer = f"{plan.layer}" + (f" · pool {plan.pool}" if plan.pool != "none" else "") + f" · {rows}"
     cache = {"cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free"}
+    if plan.finetune is not None:
+        cache["finetune"] = plan.finetune.text
     if not first:
         screen.facts({"layer": layer, **cache})
         return

@@ -2,11 +2,23 @@
 
 from pathlib import Path
 
+from pipeline.store.entry import Entry
 
-def after_features(cache: str, cache_dir: Path, *, labelled: bool) -> str:
-    """Return the command that fits an entry: only labelled features can train a head."""
+
+def after_features(cache: str, cache_dir: Path, *, labelled: bool, vectors: bool, tunable: bool) -> str:
+    """Return the command that fits an entry: vectors train heads, maps layers too."""
     where = cache_dir_words(cache_dir)
+    if not vectors and not (labelled and tunable):
+        return f"pipeline cache info {cache}{where}"
+    if not vectors:
+        return f"pipeline finetune {cache}{where}"
     return f"pipeline train-head {cache}{where}" if labelled else f"pipeline predict RUN --cache {cache}{where}"
+
+
+def after_entry(entry: Entry, cache_dir: Path) -> str:
+    """Return the same for an entry that is there; whether fine-tuning can start from it only `finetune` looks up."""
+    vectors, whole = len(entry.space.row_shape) == 1, entry.space.pool == "none"
+    return after_features(entry.id, cache_dir, labelled=bool(entry.classes), vectors=vectors, tunable=whole)
 
 
 def cache_dir_words(cache_dir: Path) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,16 @@ SHORT = 16
 class Checkpoint:
     """The file under a folder of runs for one training, which is named by all that its bits depend on."""
 
-    def __init__(self, root: Path, key: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, key: Mapping[str, Any], every_seconds: float) -> None:
         self.root, self.key = root, sha256_json(dict(key))
         self.path = root / f".finetune-{self.key[:SHORT]}.safetensors"
+        self.every_seconds, self.last = every_seconds, time.monotonic()
+
+    def keep(self, training: Training) -> None:
+        """Save, if the last time is long enough ago: of large layers that takes seconds."""
+        if time.monotonic() - self.last >= self.every_seconds:
+            self.save(training)
+            self.last = time.monotonic()
 
     def save(self, training: Training) -> None:
         """Write the file, whole; it takes the place of the one before."""

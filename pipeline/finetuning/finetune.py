@@ -86,6 +86,7 @@ def finetune(
     split_seed: int = 0,
     stream: Stream = "auto",
     device: str = "auto",
+    checkpoint_seconds: float = 20.0,
     name: str = "",
     cache_dir: str | Path = "cache",
     runs_dir: str | Path = "runs",
@@ -96,8 +97,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train all that follows a cached cut-point, and a new head, and save them as a run.
 
-    What lies before the cut stays as it was when the entry was extracted. After every epoch a checkpoint is kept
-    under `runs_dir`; the same call goes on from it, and ends in the bits of one that was never interrupted.
+    What lies before the cut stays as it was when the entry was extracted. Between epochs checkpoints are kept under
+    `runs_dir`; the same call goes on from the last, and ends in the bits of one that was never interrupted.
 
     Args:
         cache: an entry of a layer with `--pool none`: a unique prefix of its id, its path, or `latest`.
@@ -106,6 +107,7 @@ def finetune(
         split_seed: seed of that draw.
         stream: whether rows are read from disk in every pass, or once into memory.
         device: where it is trained.
+        checkpoint_seconds: an epoch ends in a checkpoint if the last one is as long ago.
         name: goes behind the run's number.
         cache_dir: the cache root.
         runs_dir: where runs are kept.
@@ -124,13 +126,13 @@ def finetune(
     settings = FinetuneSettings.of(settings, **changes)
     entry = find_entry(Path(cache_dir), str(cache))
     job = open_job(entry, settings, val_fraction=val_fraction, split_seed=split_seed, stream=stream, device=device)
-    checkpoint = Checkpoint(Path(runs_dir), job.key())
+    checkpoint = Checkpoint(Path(runs_dir), job.key(), checkpoint_seconds)
     with job.computing():
         training = job.start()
         done = checkpoint.resume(training)
         if on_plan is not None:
             on_plan(_plan(job, done))
-        train(training, job.x, job.y, job.rows.train, job.rows.val, on_epoch=on_epoch, keep=checkpoint.save)
+        train(training, job.x, job.y, job.rows.train, job.rows.val, on_epoch=on_epoch, keep=checkpoint.keep)
         result = _save(job, training, Path(runs_dir), name, command, started)
     checkpoint.remove()
     return result

@@ -1,7 +1,6 @@
 """A linear head and the layers in front of it, which were trained together from a cut-point."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.heads.files import head_files
@@ -46,20 +45,20 @@ class TunedHead:
 
     def logits(self, x: "Tensor") -> "Tensor":
         """Return float32 logits (n, c) of rows (n, *row_shape), whatever their dtype, a chunk of rows at a time."""
+        return self.linear.logits(self.features(x))
+
+    def features(self, x: "Tensor") -> "Tensor":
+        """Return what the linear head is given, float32 (n, d), of rows (n, *row_shape)."""
         import torch
 
         with torch.inference_mode():  # each chunk is a copy: layers may work in place
-            return torch.cat([self._module(chunk.to(torch.float32, copy=True)) for chunk in x.split(CHUNK_ROWS)])
+            return torch.cat([self.tail(chunk.to(torch.float32, copy=True)) for chunk in x.split(CHUNK_ROWS)])
 
     def module(self) -> "nn.Module":
         """Return a torch module in eval mode: float32 rows (b, *row_shape) to logits (b, c). It shares the tail."""
         from torch import nn
 
         return nn.Sequential(self.tail, self.linear.module()).eval()
-
-    @cached_property
-    def _module(self) -> "nn.Module":
-        return self.module()
 
     def to_files(self) -> dict[str, bytes]:
         """Return the head as files, the tail's tensors in one of their own, under the whole network's names."""

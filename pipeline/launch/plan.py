@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from pipeline.errors import CacheError
 from pipeline.extraction.job import Job
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS, Recipe
+
+if TYPE_CHECKING:
+    from pipeline.backbones.cutpoints import Advice
 
 SPARE = 1.05
 """Disk space asked for beside the rows themselves."""
@@ -59,6 +62,8 @@ class Plan:
     bytes: int
     """Of all rows; shards that lie in the cache already are shared and take no more."""
     free_bytes: int
+    finetune: "Advice | None"
+    """Whether fine-tuning can start from these rows; None of vectors, which are for heads."""
 
 
 def plan_of(job: Job, entry: Entry | None) -> Plan:
@@ -102,7 +107,14 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         rows_to_compute=0 if entry is not None else len(job.listing) - found,
         bytes=len(job.listing) * job.space.row_bytes,
         free_bytes=shutil.disk_usage(there).free,
+        finetune=_advice(job),
     )
+
+
+def _advice(job: Job) -> "Advice | None":
+    from pipeline.backbones.cutpoints import advise
+
+    return advise(job.backbone, len(job.listing), np.dtype(job.space.store_dtype).itemsize)
 
 
 def _say(rule: dict[str, Any] | None, labelled: bool) -> str:
