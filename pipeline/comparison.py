@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CacheError, DataError, UsageError, nearest
-from pipeline.heads.files import DESCRIPTION, WEIGHTS
+from pipeline.heads.files import DESCRIPTION, TAIL, WEIGHTS
 from pipeline.intervals import LOWER_IS_BETTER, METRICS, RESAMPLES, value_of
 from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.paired import Standing, aligned, row_keys, standings
@@ -176,7 +176,7 @@ def _cost(runs: tuple[Run, ...]) -> Cost:
         _extraction_seconds(first),
         statistics.fmean(float(run.body.get("seconds", 0.0)) for run in runs),
         int(read_json(first.path / DESCRIPTION)["dim"]),
-        (first.path / WEIGHTS).stat().st_size,
+        sum(path.stat().st_size for path in (first.path / WEIGHTS, first.path / TAIL) if path.exists()),
     )
 
 

@@ -16,7 +16,10 @@ from entries import everything
 from torchvision import models
 
 import pipeline
+from pipeline.backbones.backbone import load_backbone
+from pipeline.backbones.tail import make_tail
 from pipeline.errors import DataError, UsageError
+from pipeline.finetuning.scaling import scaled
 from pipeline.finetuning.settings import FinetuneSettings
 from pipeline.heads.minibatch import Epoch
 from pipeline.heads.reading import read_head
@@ -225,3 +228,39 @@ def test_a_head_alone_refuses_maps_and_names_finetune(cut, tmp_path):
 def test_settings_out_of_range(given, said):
     with pytest.raises(UsageError, match=said):
         FinetuneSettings.of(**given)
+
+
+def test_norms_scaled_into_convolutions_are_the_same_function():
+    cut = load_backbone("resnet18", weights="none", layer="layer3", pool="none", image_size=64)
+    tail = make_tail(cut).module.requires_grad_(True)
+    for norm in tail.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    quick, rows = scaled(tail), torch.randn(4, *cut.row_shape)
+    assert {id(one) for one in quick.parameters()} == {id(one) for one in tail.parameters()}
+    found = {}
+    for name, module in (("plain", tail), ("quick", quick)):
+        tail.zero_grad()
+        features = module(rows)
+        features.square().sum().backward()
+        found[name] = [features.detach(), *(one.grad.clone() for one in tail.parameters())]
+    for plain, other in zip(found["plain"], found["quick"], strict=True):
+        assert torch.allclose(plain, other, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+def test_an_experiment_file_fine_tunes(photos, tmp_path, cli):
+    config = tmp_path / "tune.toml"
+    config.write_text(
+        f'[extract]\nsource = "{photos}"\nbackbone = "shufflenet_v2_x0_5"\nweights = "none"\nimage_size = 32\n'
+        'layer = "stage3"\npool = "none"\ntest_fraction = 0.2\nengine = "reference"\nworkers = 1\n'
+        "[finetune]\nbatch_size = 8\n"
+    )
+    found = json.loads(cli("run", config, "--epochs", 1, "--json").out)
+    assert len(found["finetune"]["epochs"]) == 1
+    assert found["evaluate"]["run"] == found["finetune"]["run"]
+    assert "train_head" not in found
+    refused = cli("run", config, "--set", "head.lr=0.1")
+    assert refused.code == 2
+    assert "[finetune] trains layers and a head" in refused.err

@@ -40,7 +40,7 @@ def traced_backbone(backbone: Backbone) -> Traced:
 class Tail:
     """What lies behind a cut."""
 
-    module: nn.Module
+    module: fx.GraphModule
     """Rows (b, *row_shape) to the features (b, d) that the original classifier is given; in eval mode."""
     boundary: Boundary
     dim: int

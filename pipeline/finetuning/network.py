@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipeline.finetuning.scaling import scaled
 from pipeline.finetuning.settings import FinetuneSettings
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor, fx
 
 TAIL, HEAD = "tail", "head"
 
@@ -21,7 +22,7 @@ class Tuned:
     """
 
     def __init__(
-        self, tail: "nn.Module", dim: int, n_classes: int, settings: FinetuneSettings, device: "torch.device"
+        self, tail: "fx.GraphModule", dim: int, n_classes: int, settings: FinetuneSettings, device: "torch.device"
     ) -> None:
         """Take a tail that ends in `dim` features and put a head as its seed makes it behind.
 
@@ -38,6 +39,8 @@ class Tuned:
         if self.fast:
             self.network.to(memory_format=torch.channels_last)
         self.network.eval()
+        # Moving statistics are those of activations in front of the norm: they must be there.
+        self.tail = scaled(tail) if self.fast and settings.bn == "frozen" else tail
 
     def logits(self, rows: "Tensor") -> "Tensor":
         """Return logits (b, c) of float32 rows (b, *row_shape)."""
@@ -45,7 +48,7 @@ class Tuned:
 
         if self.fast and rows.ndim == 4:
             rows = rows.contiguous(memory_format=torch.channels_last)
-        found: Tensor = self.network(rows)
+        found: Tensor = self.network.get_submodule(HEAD)(self.tail(rows))
         return found
 
     @contextmanager
