@@ -36,3 +36,13 @@ def resolve_device(asked: str) -> "torch.device":
     if kind == "mps" and not mps:
         raise UsageError("--device mps was asked for, but torch finds no such device", "Use --device auto.")
     return torch.device(kind, int(index)) if index else torch.device(kind)
+
+
+def local_device(asked: str, place: int) -> str:
+    """Return the device for the worker in `place` among those of this machine: CUDA devices are taken in turn."""
+    if asked not in ("auto", "cuda") or not place:
+        return asked
+    import torch
+
+    count = torch.cuda.device_count()
+    return f"cuda:{place % count}" if count > 1 else asked

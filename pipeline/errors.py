@@ -6,7 +6,7 @@ PipelineError            1  anything that is none of the kinds below
 └── CacheError           4  the cache is damaged, missing or cannot be written
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -41,6 +41,17 @@ class CacheError(PipelineError):
 
     kind = "cache"
     exit_code = 4
+
+
+def error_to_json(error: PipelineError) -> dict[str, str]:
+    """Return an error's kind, message and hint."""
+    return {"kind": error.kind, "message": error.message, "hint": error.hint}
+
+
+def error_from_json(value: Mapping[str, str]) -> PipelineError:
+    """Return the error that `error_to_json` was given, for another process to raise."""
+    kinds: dict[str, type[PipelineError]] = {kind.kind: kind for kind in (UsageError, DataError, CacheError)}
+    return kinds.get(value["kind"], PipelineError)(value["message"], value["hint"])
 
 
 def first_line(error: BaseException) -> str:

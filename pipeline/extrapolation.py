@@ -55,7 +55,7 @@ class Extrapolation:
 
     law: PowerLaw
     gain: float
-    """Accuracy at twice the largest size, less that at the largest."""
+    """Accuracy at twice the largest size, at most 1, less that at the largest."""
     gain_ci95: tuple[float, float]
     """The bootstrap's 2.5 and 97.5 percentiles, widened to `miss` on either side where that is more."""
     miss: float
@@ -99,13 +99,14 @@ def extrapolate(sizes: np.ndarray, right: np.ndarray, seed: int = 0) -> Extrapol
         return f"the best power law is {100 * worst:.1f} points off a measured size"
     miss = float(mean[-1] - before.at(sizes[-1]))
     if abs(miss) > LARGEST_MISS:
-        return f"fitted to the smaller sizes, a power law is {100 * abs(miss):.1f} points off the largest"
-    gain = _gain(law)
+        return f"a power law fitted to the smaller sizes misses the largest by {100 * abs(miss):.1f} points"
+    room = 1 - float(mean[-1])  # a power law goes on above 100 %
+    gain = min(_gain(law), room)
     resampled = _resampled_gains(sizes, right, seed)
     if len(resampled) < 0.9 * REPEATS:
         return "the fit depends on which validation rows are looked at"
     low, high = np.percentile(resampled, [2.5, 97.5])
-    within = (min(float(low), gain - abs(miss)), max(float(high), gain + abs(miss)))
+    within = (min(float(low), gain - abs(miss)), min(max(float(high), gain + abs(miss)), room))
     return Extrapolation(law, gain, within, miss)
 
 

@@ -1,5 +1,6 @@
 """What was found out about a cache entry lies in one folder: the lists of `audit`, the curve of `learn-curve`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.store.commit import make_folder, read_json, write_json
 
 FORMAT_VERSION = 1
+MOST_VALUES = 20_000_000
+"""In a file of findings: a suspect has 8, a pair 11, and a large entry has hundreds of thousands."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,17 @@ def findings_folder(runs_dir: str | Path, cache: str) -> Path:
 
 
 def check_findings(folder: Path) -> None:
-    """Refuse, before any work, a folder that holds something else than findings.
+    """Refuse, before any work, a folder that holds something else than findings, or cannot be written.
 
     Raises:
         UsageError: if it does.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "Name another folder.")
-    if any(folder.iterdir()) and not has_findings(folder):
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is no folder", "Name another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} cannot be written", "Name another folder.")
+    if there == folder and any(folder.iterdir()) and not has_findings(folder):
         raise UsageError(
             f"{folder} holds neither an audit nor a learning curve, but something else", "Name another folder."
         )
@@ -70,7 +74,7 @@ def read_finding(folder: str | Path, kind: Finding) -> dict[str, Any]:
     path = Path(folder) / kind.file
     again = f"Make it again: {kind.command}"
     try:
-        body = read_json(path)
+        body = read_json(path, most_values=MOST_VALUES)
     except FileNotFoundError:
         missing = f"no {kind.what} at {folder}: it has no {kind.file}"
         raise DataError(missing, f"Make one: {kind.command}") from None

@@ -164,12 +164,15 @@ def learn_curve(
     started = time.perf_counter()
     if draws < 1:
         raise UsageError(f"draws must be at least 1, not {draws}")
+    if seed < 0:
+        raise UsageError(f"seed must be at least 0, not {seed}")
     features = features_in_memory(find_entry(Path(cache_dir), str(cache)), "a learning curve")
     recipe = _recipe(settings, changes, features.x.shape[1])
     rows = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
     if not len(rows.val):
         raise UsageError(
-            "a learning curve is measured on validation rows, and there are none", "Give a --val-fraction."
+            "a learning curve is measured on validation rows, and there are none",
+            "Give a larger --val-fraction, or another --split-seed.",
         )
     y = features.y.numpy()
     sizes = training_sizes(np.bincount(y[rows.train], minlength=len(features.classes)).tolist(), shots, fractions)

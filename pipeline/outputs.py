@@ -33,10 +33,11 @@ def check_output(path: Path, endings: Sequence[str], *, overwrite: bool | None =
 
 def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a table as CSV, a line a row."""
+    cells = [header, *rows]
+    # The csv module leaves a lone carriage return unquoted, which readers take for the end of a line.
+    odd = any("\r" in cell for row in cells for cell in row if isinstance(cell, str))
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerows(cells)
     return file.getvalue()
 
 

@@ -1,5 +1,6 @@
 """One recipe with several seeds: how much of a figure is luck of the draw."""
 
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from pipeline.runs import Run, check_name, find_run, group_id, list_runs
 from pipeline.streaming import Stream
 from pipeline.training import TrainPlan, TrainResult, open_training, train_opened
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -25,16 +28,14 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[dict[str, Any] | None]) -> "Spread":
-        """Take the numbers that every one of some metrics has; none where one of them is missing."""
+        """Take the numbers that every one of some metrics, at least two, has; none where one of them is missing."""
         known = [one for one in figures if one is not None]
         if not known or len(known) < len(figures):
             return cls({}, {})
         names = [name for name, value in known[0].items() if isinstance(value, float)]
         table = np.array([[one[name] for name in names] for one in known]).reshape(len(known), len(names))
-        spread = table.std(axis=0, ddof=1) if len(known) > 1 else np.zeros(len(names))
-        return cls(
-            dict(zip(names, table.mean(axis=0).tolist(), strict=True)), dict(zip(names, spread.tolist(), strict=True))
-        )
+        mean, std = table.mean(axis=0).tolist(), table.std(axis=0, ddof=1).tolist()
+        return cls(dict(zip(names, mean, strict=True)), dict(zip(names, std, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def train_seeds(
         )
     if seeds < 2:
         raise UsageError(f"--seeds must be at least 2, not {seeds}", "One seed is a plain train-head with --seed.")
+    replace(first, seed=first.seed + seeds - 1)  # refused now, rather than after the others are trained
     opened = open_training(cache, val_fraction=val_fraction, split_seed=split_seed, stream=stream, cache_dir=cache_dir)
     group, made = secrets.token_hex(8), []
     for number in range(seeds):
@@ -154,9 +156,16 @@ def evaluate_seeds(run: str | Path = "latest", *, runs_dir: str | Path = "runs",
     """Measure all runs of the group that a run belongs to; `options` are those of `evaluate`.
 
     Raises:
-        DataError: if the run belongs to no group; and as `evaluate`.
+        DataError: if the run belongs to no group, or no other of it is left; and as `evaluate`.
     """
     members = group_of(find_run(Path(runs_dir), str(run)))
+    asked = members[0].body["group"].get("of")
+    if len(members) < 2:
+        raise DataError(
+            f"run {members[0].id} is all that is left of {asked} seeds", "Leave out --seeds, or train with --seeds 5."
+        )
+    if len(members) != asked:
+        logger.warning("%d of %s seeds are there: training was stopped, or runs were removed", len(members), asked)
     results = tuple(evaluate(member.path, runs_dir=runs_dir, **options) for member in members)
     return SeedsEvaluated(results, tuple(member.body["settings"]["seed"] for member in members))
 

@@ -1,7 +1,7 @@
 """Which rows train, which choose. Test rows do neither."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,8 @@ def choose_rows(features: Features, *, val_fraction: float = 0.1, split_seed: in
 def choose_folds(features: Features, count: int, split_seed: int = 0) -> list[Rows]:
     """Divide train rows, and validation rows the source names, into folds by hash of image digest or group.
 
-    Returns for each fold its rows as `val` and those of the others as `train`.
+    Returns for each fold its rows as `val` and those of the others as `train`, less the images that are in both because
+    they are in two groups.
 
     Raises:
         UsageError: if there are fewer than two folds.
@@ -89,15 +90,24 @@ def choose_folds(features: Features, count: int, split_seed: int = 0) -> list[Ro
     else:
         fold = np.random.default_rng(split_seed).integers(0, count, len(rows))
     rule = {"folds": count, "split_seed": split_seed}
-    made = [Rows(rows[fold != number], rows[fold == number], rule) for number in range(count)]
-    y = features.y.numpy()
-    for number, one in enumerate(made):
+    y, made = features.y.numpy(), []
+    for number in range(count):
+        one = without_copies(features, Rows(rows[fold != number], rows[fold == number], rule))
         if not len(one.val) or len(np.unique(y[one.train])) < 2:
             raise DataError(
                 f"fold {number + 1} of {count} has {len(one.val)} of {len(rows)} rows: too few images or groups",
                 "Use fewer --folds, or a --val-fraction.",
             )
+        made.append(one)
     return made
+
+
+def without_copies(features: Features, rows: Rows) -> Rows:
+    """Leave out of the train rows the images that are among the validation rows."""
+    if not len(features.digests):
+        return rows
+    held = features.images[rows.val]
+    return replace(rows, train=rows.train[~np.isin(features.images[rows.train], held)])
 
 
 def _warn_lone_group(groups: list[str], mine: np.ndarray) -> None:

@@ -72,7 +72,7 @@ def test_a_layer_more_costs_only_that_layer(photos, tmp_path, batches):
 
 def test_a_pass_that_was_killed_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
     whole = extract(photos, tmp_path / "whole", layer="stage2", beside=["stage3"], shard_rows=8)
-    from pipeline.launch import jobs as launch
+    from pipeline.launch import making as launch
 
     made = []
     before = launch.extract_shard

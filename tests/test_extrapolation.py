@@ -67,3 +67,15 @@ def test_the_verdict_goes_by_the_whole_interval():
     assert verdict_of((0.006, 0.01)) == "yes"
     assert verdict_of((-0.002, 0.004)) == "little"
     assert verdict_of((0.001, 0.009)) == "unclear"
+
+
+def test_nobody_is_foretold_more_than_all_rows():
+    sizes = np.array([100, 200, 400, 800, 1600, 3200, 6400])
+    accuracies = 1.3 - 0.31 * (sizes / sizes[-1]) ** -0.1
+    right = np.stack([np.arange(1000) < 1000 * share for share in accuracies])[None].repeat(3, axis=0)
+    found = extrapolate(sizes, right)
+    assert isinstance(found, Extrapolation)
+    last = right[0, -1].mean()
+    assert last + found.gain == pytest.approx(1)
+    assert last + found.gain_ci95[1] == pytest.approx(1)
+    assert found.gain_ci95[0] <= found.gain

@@ -85,6 +85,7 @@ def test_every_kind_of_head(cache, options):
     ("options", "error", "said"),
     [
         ({"draws": 0}, UsageError, "draws must be at least 1"),
+        ({"seed": -1}, UsageError, "seed must be at least 0"),
         ({"val_fraction": 0.0}, UsageError, "measured on validation rows, and there are none"),
         ({"solver": "ridge"}, UsageError, "ridge would choose --l2"),
         ({"solver": "minibatch", "early_stopping": 2}, UsageError, "early-stopping would choose"),

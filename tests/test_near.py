@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.auditing.candidates import close_pairs
 from pipeline.auditing.near import near_duplicates
+from pipeline.digest import array_digest
 from pipeline.features import Features
 from pipeline.sources.resolve import open_source
 
@@ -46,6 +47,17 @@ def test_without_pictures_nothing_is_confirmed(planted):
     found = near_duplicates(planted[0], None)
     assert [(pair.a, pair.b) for pair in found] == [(0, 12), (1, 13), (2, 14), (3, 15)]
     assert {pair.kind for pair in found} == {"unconfirmed"}
+
+
+def test_digits_that_look_alike_are_no_copies():
+    """Two of 8 x 8 pixels may agree as well as a photo and its resized copy do."""
+    source, y = open_source("digits"), torch.zeros(1797, dtype=torch.int64)
+    ids = list(source.listing().ids)
+    images = [source.payload(one).array for one in ids]
+    digests = np.stack([np.frombuffer(array_digest(image), np.uint8) for image in images])
+    x = torch.from_numpy(np.stack(images)).flatten(1).float()
+    found = near_duplicates(Features(x, y, ("all",), ids, digests=digests), source, workers=1)
+    assert sum(pair.kind != "twin" for pair in found) < 40
 
 
 def test_candidates_are_those_of_all_pairs():

@@ -103,3 +103,9 @@ def test_an_experiment_file_says_whether_its_sweep_streams(tmp_path):
 def test_an_unknown_way_is_refused(swept):
     with pytest.raises(UsageError, match="unknown stream 'often'"):
         swept(lr=(1e-2,), stream="often")
+
+
+def test_a_list_may_also_be_given_again_and_again(cli, tmp_path, root):
+    given = ("sweep", "--cache-dir", root, "--solver", "ridge", "--transforms", "plain", "--json")
+    told = cli(*given, "--l2", "0.1", "--l2", "1,10", "--runs-dir", tmp_path)
+    assert sorted({one["settings"]["l2"] for one in json.loads(told.out)["settings"]}) == [0.1, 1.0, 10.0]

@@ -1,8 +1,7 @@
 """The verb `audit`: suspect labels, leaks, outliers, balance and weak groups of a cache entry."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,22 @@ from pipeline.auditing.balance import balance_of
 from pipeline.auditing.copies import Images, find_copies
 from pipeline.auditing.duplicates import Pair
 from pipeline.auditing.groups import weak_groups
-from pipeline.auditing.judging import Judged, judge
+from pipeline.auditing.judging import Judged, check_judging, judge
 from pipeline.auditing.labels import find_suspects
 from pipeline.auditing.leaks import find_leaks, leak_effect, measured_run
 from pipeline.auditing.outliers import neighbour_distances
 from pipeline.auditing.result import AuditResult, Duplicate, Groups, Labels, Outlier, Outliers, Row, Suspect
 from pipeline.auditing.writing import write_audit
+from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.findings import check_findings, findings_folder
 from pipeline.heads.settings import width_neutral
-from pipeline.progress import OnProgress, ignore
+from pipeline.progress import Stages, silent
 from pipeline.selection import choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.streaming import features_in_memory
 
-Stages = Callable[[str, str], AbstractContextManager[OnProgress]]
-"""Called with a stage's name and what it counts; reports go to what it gives while the stage lasts."""
-
-
-def silent(_name: str, _unit: str) -> AbstractContextManager[OnProgress]:
-    """Report no stage to anybody."""
-    return nullcontext(ignore)
+CHUNK = 4096
 
 
 def audit(
@@ -84,11 +78,13 @@ def audit(
     folder = Path(output) if output is not None else findings_folder(runs_dir, entry.id)
     check_findings(folder)
     features = features_in_memory(entry, "an audit")
+    # All that can be refused is refused before what takes minutes.
+    _check_finite(features)
+    check_judging(features, folds, split_seed, device)
     measured = measured_run(features, run, Path(runs_dir))
     pool = choose_rows(features, refit=True).train
-    with stages("copies", "rows") if near else nullcontext(ignore) as report:
-        images = Images(source, data_root, follow_symlinks, workers)
-        copies = find_copies(entry, features, images, near=near, on_progress=report)
+    images = Images(source, data_root, follow_symlinks, workers)
+    copies = find_copies(entry, features, images, near=near, stages=stages)
     leaks = find_leaks(features, copies.pairs)
     with stages("labels", "heads") as report:
         learnt, test = judge(features, folds=folds, split_seed=split_seed, device=device, on_progress=report)
@@ -115,6 +111,23 @@ def audit(
     )
     write_audit(folder, result)
     return result, folder
+
+
+def _check_finite(features: Features) -> None:
+    """Refuse rows that are neither near to others nor far from them.
+
+    Raises:
+        DataError: naming the first.
+    """
+    for first in range(0, len(features), CHUNK):
+        squares = features.x[first : first + CHUNK].float().square().sum(dim=1)
+        bad = (~squares.isfinite()).nonzero()
+        if len(bad):
+            raise DataError(
+                f"the features of {_name(features, first + int(bad[0]))[0]} are not finite, or their squares are not: "
+                f"no row is near to it or far from it",
+                "Extract again; --store-dtype float16 ends at 65,504.",
+            )
 
 
 def _settings(features: Features, folds: int, split_seed: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pipeline.auditing.near import near_duplicates
 from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.origin import open_images
-from pipeline.progress import OnProgress, ignore
+from pipeline.progress import Stages, silent
 from pipeline.sources.source import Source
 from pipeline.store.entry import Entry
 
@@ -34,9 +34,7 @@ class Copies:
     note: str = ""
 
 
-def find_copies(
-    entry: Entry, features: Features, images: Images, *, near: bool, on_progress: OnProgress = ignore
-) -> Copies:
+def find_copies(entry: Entry, features: Features, images: Images, *, near: bool, stages: Stages = silent) -> Copies:
     """Return exact duplicates and, with `near`, near ones: unconfirmed where no images are to be had.
 
     Raises:
@@ -46,7 +44,10 @@ def find_copies(
     if not near:
         return Copies(exact, "no", "not asked for")
     source, note = _open(entry, images)
-    found = near_duplicates(features, source, workers=images.workers, on_progress=on_progress)
+    try:
+        found = near_duplicates(features, source, workers=images.workers, stages=stages)
+    except DataError as error:
+        raise DataError(error.message, f"{error.hint} With --no-near no image is read.") from error
     return Copies([*exact, *found], "features" if source is None else "confirmed", note)
 
 

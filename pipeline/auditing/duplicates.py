@@ -33,8 +33,7 @@ def exact_duplicates(features: Features) -> list[Pair]:
     """
     if not len(features.digests):
         return []
-    keys = np.ascontiguousarray(features.digests).view("V32").ravel()
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    earliest = first[group]
-    again = np.flatnonzero(earliest != np.arange(len(keys)))
+    _, first = np.unique(features.images, return_index=True)
+    earliest = first[features.images]
+    again = np.flatnonzero(earliest != np.arange(len(features)))
     return [Pair(int(earliest[row]), int(row), "exact", 1.0, 0.0) for row in again]

@@ -10,7 +10,7 @@ from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings, width_neutral
 from pipeline.heads.solvers import Problem, problem_of, solve_head, solver_threads
 from pipeline.progress import OnProgress, Progress, ignore
-from pipeline.selection import Rows, choose_folds, choose_rows
+from pipeline.selection import Rows, choose_folds, choose_rows, without_copies
 from pipeline.threads import cpu_threads
 from pipeline.training import device_for
 
@@ -36,6 +36,12 @@ class Judged:
         return np.asarray(self.probabilities.argmax(axis=1) == self.y)
 
 
+def check_judging(features: Features, folds: int, split_seed: int, device: str) -> None:
+    """Refuse, before any work, what `judge` refuses."""
+    choose_folds(features, folds, split_seed)
+    device_for(device, width_neutral(features.x.shape[1]))
+
+
 def judge(
     features: Features,
     *,
@@ -46,9 +52,10 @@ def judge(
 ) -> tuple[Judged, Judged]:
     """Judge train and validation rows out of fold, and test rows by a head of all train and validation rows.
 
-    An image, or a group, lies in one fold whole, so that no row is judged by a head that saw its exact copy.
+    No row is judged by a head that saw an image of the same digest, whatever its group or split.
 
-    Returns what is said of train and validation rows, and of test rows (none where there are none).
+    Returns what is said of train and validation rows, and of test rows (none where there are none, or where train
+    has two classes by copies of them alone).
 
     Raises:
         UsageError, DataError: as `choose_folds`, and where a head does not come to its optimum.
@@ -59,9 +66,10 @@ def judge(
     where = device_for(device, settings)
     nothing = np.empty(0, np.int64)
     problem = problem_of(features, features.x.to(where), nothing, nothing)
-    test = features.rows("test") if len(features.split) else nothing
+    last = _test_part(features)
+    test = last.val
     if len(test):
-        parts = [*parts, Rows(choose_rows(features, refit=True).train, test, None)]
+        parts = [*parts, last]
     said = []
     on_progress(Progress(0, len(parts)))
     for done, rows in enumerate(parts, 1):
@@ -73,6 +81,14 @@ def judge(
     learnt = Judged(inner[order], y[inner[order]], np.concatenate(said[:folds])[order])
     outer = said[folds] if len(test) else np.empty((0, len(features.classes)))
     return learnt, Judged(test, y[test], outer)
+
+
+def _test_part(features: Features) -> Rows:
+    """Return the rows that judge test rows as `train`, and those as `val`: none where they cannot be judged."""
+    nothing = np.empty(0, np.int64)
+    test = features.rows("test") if len(features.split) else nothing
+    rows = without_copies(features, Rows(choose_rows(features, refit=True).train, test, None))
+    return rows if len(np.unique(features.y.numpy()[rows.train])) > 1 else replace(rows, val=nothing)
 
 
 def _say(problem: "Problem[Tensor]", rows: Rows, settings: HeadSettings) -> np.ndarray:

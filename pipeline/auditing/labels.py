@@ -19,6 +19,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ROUNDING = 1e-6
+"""As in cleanlab: the mean of equal probabilities may come out above each of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class ConfidentJoint:
@@ -50,7 +53,7 @@ def confident_joint(probabilities: np.ndarray, y: np.ndarray) -> ConfidentJoint:
     sizes = np.bincount(y, minlength=c)
     own = np.bincount(y, probabilities[np.arange(n), y], minlength=c)
     thresholds = np.divide(own, sizes, out=np.full(c, np.nan), where=sizes > 0)
-    sure = probabilities >= np.where(sizes > 0, thresholds, np.inf)
+    sure = probabilities >= np.where(sizes > 0, thresholds, np.inf) - ROUNDING
     counted = np.where(sure.any(axis=1), np.where(sure, probabilities, -1).argmax(axis=1), -1)
     there = np.bincount(y[counted >= 0], minlength=c)
     off = np.bincount(y[(counted >= 0) & (counted != y)], minlength=c)

@@ -1,6 +1,6 @@
 """What copies do: test rows that training knows already, and labels that contradict each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pipeline.auditing.duplicates import Pair
 from pipeline.errors import DataError
 from pipeline.features import Features
 from pipeline.metrics import wilson_interval
-from pipeline.outcomes import read_outcomes
+from pipeline.outcomes import Outcomes, read_outcomes
 from pipeline.runs import Run, find_run, list_runs, read_evaluations
 
 COPIES = ("exact", "copy", "mirrored")
@@ -37,20 +37,29 @@ def find_leaks(features: Features, pairs: Sequence[Pair]) -> list[Leak]:
     copies = [pair for pair in pairs if pair.kind in COPIES]
     if not copies or not len(features.split):
         return []
-    direct: dict[int, tuple[str, int]] = {}
-    for pair in sorted(copies, key=lambda pair: COPIES.index(pair.kind), reverse=True):
+    # Exact copies are paired with the first of them alone, which may be another test row.
+    direct = {row: ("exact", of) for row, of in _known(features, [pair for pair in copies if pair.kind == "exact"])}
+    for pair in sorted(copies, key=lambda pair: COPIES.index(pair.kind)):
         for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
             if features.split[one] == "test" != features.split[other]:
-                direct[one] = (pair.kind, other)
-    sets = _connected(len(features), copies)
-    known = np.flatnonzero(features.split != "test")
-    first = dict(zip(sets[known][::-1].tolist(), known[::-1].tolist(), strict=True))
+                direct.setdefault(one, (pair.kind, other))
     found = []
+    for row, first in _known(features, copies):
+        kind, of = direct.get(row, ("chain", first))
+        found.append(Leak(features.ids[row], kind, features.ids[of], str(features.split[of])))
+    return found
+
+
+def _known(features: Features, pairs: Sequence[Pair]) -> Iterator[tuple[int, int]]:
+    """Yield test rows that pairs, or pairs of pairs, lead to a row of another split, and the first such row."""
+    if not pairs:
+        return
+    sets = _connected(len(features), pairs)
+    others = np.flatnonzero(features.split != "test")
+    first = dict(zip(sets[others][::-1].tolist(), others[::-1].tolist(), strict=True))
     for row in features.rows("test").tolist():
         if sets[row] in first:
-            kind, of = direct.get(row, ("chain", first[sets[row]]))
-            found.append(Leak(features.ids[row], kind, features.ids[of], str(features.split[of])))
-    return found
+            yield row, first[sets[row]]
 
 
 def _connected(n: int, pairs: Sequence[Pair]) -> np.ndarray:
@@ -78,13 +87,8 @@ class LeakEffect:
     clean_interval: tuple[float, float] | None
 
 
-def leak_effect(run: Run, name: str, leaks: Sequence[Leak]) -> LeakEffect:
-    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept under `name`.
-
-    Raises:
-        DataError: as `read_outcomes`.
-    """
-    outcomes = read_outcomes(run, name)
+def leak_effect(run: Run, outcomes: Outcomes, leaks: Sequence[Leak]) -> LeakEffect:
+    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept of test rows."""
     leaked = {leak.id for leak in leaks}
     clean = outcomes.right[[one not in leaked for one in outcomes.ids]]
     hits, kept = int(outcomes.right.sum()), len(clean)
@@ -99,20 +103,25 @@ def leak_effect(run: Run, name: str, leaks: Sequence[Leak]) -> LeakEffect:
     )
 
 
-def measured_run(features: Features, run: str | Path | None, runs_dir: Path) -> tuple[Run, str] | None:
-    """Return the run to tell the effect of leaks for, and the name of its evaluation on the test rows of an entry.
+def measured_run(features: Features, run: str | Path | None, runs_dir: Path) -> tuple[Run, Outcomes] | None:
+    """Return the run to tell the effect of leaks for, and what `evaluate` kept of it on the test rows of an entry.
 
-    It is the one asked for, else the latest that has such an evaluation; None if there is none.
+    It is the one asked for, else the latest of which that can be read; None if there is none.
 
     Raises:
-        DataError: if the one asked for is not there, or was not measured on these rows.
+        DataError: if the one asked for is not there, or was not measured on these rows; and as `read_outcomes`.
     """
     candidates = [find_run(runs_dir, str(run))] if run is not None else list_runs(runs_dir)[::-1]
     for one in candidates:
         for name, evaluation in read_evaluations(one).items():
             measured = (evaluation.get("split"), evaluation.get("cache"))
-            if measured == ("test", features.cache) and (run is not None or "outcomes" in evaluation):
-                return one, name
+            if measured != ("test", features.cache):
+                continue
+            try:
+                return one, read_outcomes(one, name)
+            except DataError:
+                if run is not None:
+                    raise
     if run is None:
         return None
     [asked] = candidates

@@ -12,10 +12,12 @@ from pipeline.backbones.preprocess import Preprocess
 from pipeline.backbones.weights import state_digest
 from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
+from pipeline.launch.crews import Alone
 from pipeline.launch.jobs import run_jobs
 from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.source import TRAIN, ArrayPayload, Listing
+from pipeline.textcolumn import TextColumn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +43,7 @@ class NumberedImages:
         """List the numbers."""
         numbers = np.arange(self.count)
         classes = tuple(f"class {number}" for number in range(CLASSES))
-        ids = [str(number) for number in range(self.count)]
+        ids = TextColumn(map(str, range(self.count)))
         return Listing(ids, numbers % CLASSES, np.full(self.count, TRAIN, np.int8), classes)
 
     def payload(self, sample_id: str) -> ArrayPayload:
@@ -66,7 +68,7 @@ def extract_numbers(
     wishes = Wishes(batch_size=BATCH_SIZE, device="cpu", engine="reference", workers=workers, test_fraction=0.0)
     job = prepare(NumberedImages(rows), null_backbone(dim), root=root, wishes=wishes)
     try:
-        return run_jobs([job], False, "pipeline benchmark", None, on_progress, started)[0]
+        return run_jobs([job], Alone(), False, "pipeline benchmark", None, on_progress, started)[0]
     finally:
         job.close()
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.auditing.leaks import COPIES
 from pipeline.auditing.result import AuditResult, Labels, Suspect
 from pipeline.console import Screen, count, duration, percent, plain
 
@@ -17,7 +18,7 @@ def show_audit(screen: Screen, result: AuditResult, folder: Path) -> None:
     screen.result(
         {**result.to_json(), "path": str(folder)},
         *_sentences(result),
-        f"lists in {folder} · in {duration(result.seconds)}",
+        f"lists in {plain(str(folder))} · in {duration(result.seconds)}",
         brief=str(folder),
     )
     if not screen.json:
@@ -76,9 +77,9 @@ def _balance(result: AuditResult) -> str:
     if ratio == 1:
         said = f"{count(largest.train, 'train image')} each"
     else:
-        said = f"{largest.name} {largest.train:,} train images, {smallest.name} {smallest.train:,}"
+        said = f"{plain(largest.name)} {largest.train:,} train images, {plain(smallest.name)} {smallest.train:,}"
         said += f" ({ratio:.1f} : 1)" if ratio is not None else ""
-    absent = ", ".join(f"{name} in {split}" for name, split in result.balance.absent[:3])
+    absent = ", ".join(f"{plain(name)} in {split}" for name, split in result.balance.absent[:3])
     return said + (f" · none of {absent}" if absent else "")
 
 
@@ -91,39 +92,50 @@ def _groups(result: AuditResult) -> str:
 
 def _show_lists(screen: Screen, result: AuditResult, most: int) -> None:
     _show_pairs(screen, result, most)
-    _show_suspects(screen, "suspect labels", result.labels.suspects[:most])
-    _show_suspects(screen, "suspect labels of test rows", result.test_labels.suspects[:most])
+    _show_suspects(screen, "suspect labels", result.labels.suspects, most)
+    _show_suspects(screen, "suspect labels of test rows", result.test_labels.suspects, most)
     if result.outliers.rows:
         rows = [(_cut(one.id), one.label, f"{one.distance:.3f}") for one in result.outliers.rows[:most]]
-        screen.table("outliers", ("id", "label", "distance"), rows, right="distance")
+        title = _title("outliers", result.outliers.rows, most)
+        screen.table(title, ("id", "label", "distance"), rows, right="distance")
     if result.groups.weak:
         weak = [
             (_cut(one.group), one.by, f"{one.n:,}", percent(one.accuracy), percent(one.rest), f"{one.p_holm:.1g}")
             for one in result.groups.weak[:most]
         ]
         columns = ("group", "by", "n", "accuracy", "rest", "p")
-        screen.table("weak groups", columns, weak, right="n accuracy rest p")
+        screen.table(_title("weak groups", result.groups.weak, most), columns, weak, right="n accuracy rest p")
+
+
+def _title(name: str, found: Sequence[object], most: int) -> str:
+    """Return a list's name, and how much of it is shown if that is not all."""
+    return f"{name}, {most} of {len(found):,}" if len(found) > most else name
 
 
 def _show_pairs(screen: Screen, result: AuditResult, most: int) -> None:
-    """Show conflicts first, then copies across splits, then others."""
-    ranked = sorted(result.duplicates, key=lambda one: (not one.conflict, not one.across))[:most]
+    """Show conflicts first, then copies across splits, then others, and last what may be none."""
+    ranked = sorted(result.duplicates, key=lambda one: (not one.conflict, one.kind not in COPIES, not one.across))
     if ranked:
         rows = [
             (_cut(one.a.id, 27), _cut(one.b.id, 27), one.kind, "labels differ" if one.conflict else "")
-            for one in ranked
+            for one in ranked[:most]
         ]
-        screen.table("copies", ("id", "of", "kind", ""), rows)
+        screen.table(_title("copies", result.duplicates, most), ("id", "copy of", "kind", ""), rows)
 
 
-def _show_suspects(screen: Screen, title: str, suspects: Sequence[Suspect]) -> None:
+def _show_suspects(screen: Screen, name: str, suspects: Sequence[Suspect], most: int) -> None:
     if suspects:
         rows = [
-            (_cut(one.id, 30), _cut(one.label, 16), _cut(one.suggested, 16), f"{one.margin:.2f}") for one in suspects
+            (_cut(one.id, 30), _cut(one.label, 16), _cut(one.suggested, 16), f"{one.margin:.2f}")
+            for one in suspects[:most]
         ]
-        screen.table(title, ("id", "label", "rather", "margin"), rows, right="margin")
+        screen.table(_title(name, suspects, most), ("id", "label", "rather", "margin"), rows, right="margin")
 
 
 def _cut(text: str, width: int = ID_WIDTH) -> str:
-    """Return the end of a text that is too wide: of an id, the part that differs."""
-    return text if len(text) <= width else "…" + text[1 - width :]
+    """Return what tells an id that is too wide from others: its first folder, mostly the split, and its end."""
+    if len(text) <= width:
+        return text
+    folder, slash, _ = text.partition("/")
+    start = folder + slash if slash and len(folder) <= width // 3 else ""
+    return start + "…" + text[len(start) + 1 - width :]

@@ -86,6 +86,20 @@ from pipeline.console import Screen
 @click.option("--follow-symlinks", is_flag=True, help="Accept links that lead out of the source folder.")
 @click.option("--restart", is_flag=True, help="Compute anew, whatever is in the cache.")
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of it.")
+@click.option("--worker", metavar="I/N", help="Be one of N that share the work.  [default: what a launcher says]")
+@click.option(
+    "--worker-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="After so long without a sign of life another worker is taken for lost.",
+)
+@click.option("--devices", metavar="LIST", help="A process for each of 0,1,2,3 (GPUs), led by this one.")
+@click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Who computes.")
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Of the Ray cluster; auto is this machine's.  [default: its own]"
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @global_options
 @click.pass_obj
@@ -97,6 +111,7 @@ def command(
     dry_run: bool,
     cache_dir: Path,
     runs_dir: Path,
+    worker: str | None,
     **options: Any,  # noqa: ANN401
 ) -> None:
     r"""Run a frozen backbone over SOURCE once and keep its features in the cache.
@@ -112,6 +127,7 @@ def command(
       pipeline extract scans.csv --backbone resnet18 --label-column finding --group-by patient
       pipeline extract 'shards/{000..031}.tar' --backbone resnet18
       pipeline extract ./photos --backbone timm/convnextv2_tiny --layer stages.2 --layer stages.3
+      torchrun --standalone --nproc-per-node 4 --no-python pipeline extract ./photos --backbone resnet18
     """
     from dataclasses import asdict
 
@@ -120,15 +136,23 @@ def command(
     from pipeline.judge import HeadJudge, newest_judge
     from pipeline.launch.extract import extract
     from pipeline.launch.plan import Plan
+    from pipeline.launch.share import Share
+    from pipeline.progress import Progress
     from pipeline.store.key import FeatureSpace
 
     class Planned(Exception):
         pass
 
     plans: list[Plan] = []
+    share = Share.of(worker)
+    # Of several workers whose words come to one place the first shows plan, bar and notes: it counts the rows of all.
+    follows = share.index > 0 and (screen.has_terminal or share.has_shared_output) and not dry_run
 
     def on_plan(plan: Plan) -> None:
-        show_plan(screen, plan, first=not plans)
+        if follows and not plans:
+            screen.note(f"{share.name} begins; worker 0 shows how far all of them are")
+        elif not follows:
+            show_plan(screen, plan, first=not plans)
         plans.append(plan)
         if dry_run and len(plans) == max(1, len(set(layers))):
             raise Planned
@@ -137,12 +161,18 @@ def command(
         return newest_judge(runs_dir, space)
 
     try:
-        with screen.bar("extract") as on_progress:
+        with screen.bar("extract") as on_bar:
+
+            def on_progress(progress: Progress) -> None:
+                if not follows:
+                    on_bar(progress)
+
             result = extract(
                 source,
                 layer=layers[0] if layers else None,
                 beside=layers[1:],
                 cache_dir=cache_dir,
+                worker=worker,
                 on_plan=on_plan,
                 on_progress=on_progress,
                 find_judge=find_judge,
@@ -153,18 +183,19 @@ def command(
         document = {"plan": documents[0]} if len(plans) == 1 else {"plans": documents}
         screen.result(document, brief="\n".join(plan.cache for plan in plans))
         return
-    show_extracted(screen, result)
+    show_extracted(screen, result, brief=follows)
     labelled = result.classes > 0
-    each = (result, *result.beside)
-    screen.next_step(
-        *(
-            after_features(
-                one.cache,
-                cache_dir,
-                labelled=labelled,
-                vectors=plan.finetune is None,
-                tunable=plan.finetune is not None and plan.finetune.possible,
+    each = (result, *result.beside) if share.index == 0 else ()
+    if each:
+        tunes = {plan.layer: None if plan.finetune is None else plan.finetune.possible for plan in plans}
+        screen.next_step(
+            *(
+                after_features(
+                    one.cache,
+                    cache_dir,
+                    labelled=labelled,
+                    tunes=tunes[one.layer],
+                )
+                for one in each
             )
-            for one, plan in zip(each, plans, strict=True)
         )
-    )

@@ -6,15 +6,15 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option
-from pipeline.cli.recipe_options import Counts, Values, choice, given_options, number, validation_options
+from pipeline.cli.recipe_options import Counts, Values, choice, given_options, list_option, number, validation_options
 from pipeline.cli.steps import cache_dir_words
 from pipeline.console import Screen
 
 
 @click.command("learn-curve")
 @click.argument("cache", default="latest")
-@click.option("--shots", type=Counts(), help="Images a class.  [default: 1,2,4,… to 1/32 of the smallest class]")
-@click.option("--fractions", type=Values(), help="Shares of train.  [default: 1/16, 1/8, 1/4, 1/2, 1]")
+@list_option("--shots", of=Counts(), help="Images a class.  [default: 1,2,4,… to 1/32 of the smallest class]")
+@list_option("--fractions", of=Values(), help="Shares of train.  [default: 1/16, 1/8, 1/4, 1/2, 1]")
 @number("--draws", 5, "Heads a size, each on images of its own draw.")
 @number("--seed", 0, "Of the first draw.")
 @choice("--solver", "exact", "minibatch", "ridge", "knn", "centroid", help="How heads are found.")

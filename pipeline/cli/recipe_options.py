@@ -30,6 +30,15 @@ def given_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]
     return {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}
 
 
+def list_option(*names: str, of: "click.ParamType[tuple[Any, ...]]", help: str) -> Callable[[F], F]:
+    """Return an option that takes a list: after commas, or by being given again."""
+
+    def joined(_ctx: click.Context, _param: click.Parameter, given: tuple[tuple[Any, ...], ...]) -> Any:  # noqa: ANN401
+        return tuple(item for part in given for item in part) or None
+
+    return click.option(*names, type=of, multiple=True, callback=joined, help=help)
+
+
 class Values(click.ParamType[tuple[float, ...]]):
     """Numbers separated by commas."""
 

@@ -36,11 +36,12 @@ def _show_metrics(screen: Screen, m: dict[str, Any]) -> None:
     scaled = m.get("calibrated")
     columns = ["metric", "value", "95 % interval"]
     if scaled is not None:
-        columns.append(f"at temperature {scaled['temperature']:.2f}")
+        columns.append(f"calibrated, T {scaled['temperature']:.2f}")
     rows = []
     for name, title in NAMES.items():
         low, high = m["intervals"].get(name, (None, None))
-        row = [title, figure(name, m[name]), "–" if low is None else f"{figure(name, low)} to {figure(name, high)}"]
+        between = "–" if low is None else f"{figure(name, low).removesuffix(' %')}–{figure(name, high)}"
+        row = [title, figure(name, m[name]), between]
         if scaled is not None:
             row.append(figure(name, scaled[name]) if name in scaled else "")
         rows.append(row)
@@ -70,8 +71,10 @@ def show_seeds_evaluated(screen: Screen, result: SeedsEvaluated) -> None:
     first, spread = result.results[0], result.spread
     what = f"[bold]{first.split}[/bold]  {count(first.n, 'image')} · {count(len(rows), 'seed')}: {spread_line(spread)}"
     screen.result(result.to_json(), what, brief=f"{spread.mean['accuracy']:.4f}")
-    if first.touch is not None and not screen.json:
-        screen.note(f"test split measured {count(first.touch, 'time')} for the first run")
+    touches = [one.touch for one in result.results if one.touch is not None]
+    if touches and not screen.json:
+        fewest = f"{min(touches):,} to " if min(touches) < max(touches) else ""
+        screen.note(f"test split measured {fewest}{count(max(touches), 'time')} for each run")
 
 
 def show_seeds_trained(screen: Screen, result: SeedsTrained) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
-from pipeline.cli.recipe_options import Names, Values, choice, given_options, number, validation_options
+from pipeline.cli.recipe_options import Names, Values, choice, given_options, list_option, number, validation_options
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
@@ -35,13 +35,13 @@ class Seeds(click.ParamType[tuple[int, ...]]):
 @click.command("sweep")
 @click.argument("cache", default="latest")
 @choice("--solver", "minibatch", "exact", "ridge", help="How heads are found.")
-@click.option("--lr", type=Values(), help="Learning rates to try.  [default: 1e-4,3e-4,1e-3,3e-3,1e-2]")
-@click.option("--weight-decay", type=Values(), help="[default: 0,1e-5,1e-4,1e-3]")
-@click.option("--l2", type=Values(), help="Of exact and ridge.  [default: 1e-6,1e-5,…,10]")
-@click.option("--C", "C", type=Values(), help="Of exact, as in scikit-learn: l2 = 1 / (C n).")
-@click.option(
+@list_option("--lr", of=Values(), help="Learning rates to try.  [default: 1e-4,3e-4,1e-3,3e-3,1e-2]")
+@list_option("--weight-decay", of=Values(), help="[default: 0,1e-5,1e-4,1e-3]")
+@list_option("--l2", of=Values(), help="Of exact and ridge.  [default: 1e-6,1e-5,…,10]")
+@list_option("--C", "C", of=Values(), help="Of exact, as in scikit-learn: l2 = 1 / (C n).")
+@list_option(
     "--transforms",
-    type=Names(),
+    of=Names(),
     help="Of features: plain, standardize, l2-norm, l2-norm+standardize.  [default: plain,standardize]",
 )
 @click.option("--seeds", type=Seeds(), help="How many, or which: 5, or 0,1,2.  [default: 0]")

@@ -35,6 +35,8 @@ class Wishes:
     image_timeout: float = IMAGE_TIMEOUT_SECONDS
     dtype: str = "float32"
     resize: str = "workers"
+    local_workers: int = 1
+    """How many processes of this extraction share the machine's cores."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "shard_rows"):
@@ -68,7 +70,7 @@ def wished_recipe(space: FeatureSpace, wishes: Wishes) -> Recipe:
         engine=engine,
         engine_version=engine_version(engine),
         device=device.type,
-        threads=default_threads() if device.type == "cpu" else 0,
+        threads=max(1, default_threads() // wishes.local_workers) if device.type == "cpu" else 0,
         batch_size=batch_size,
         shard_rows=wishes.shard_rows or shard_rows_for(space.row_bytes, batch_size),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.extraction.careful import KILLS
 from pipeline.extraction.compat import trust_rows
 from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Rounding
@@ -14,10 +15,10 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
+from pipeline.store.record import Record
 from pipeline.store.rows import ShardRef
 from pipeline.store.shard import BAD, USABLE, ShardRows
 from pipeline.store.statindex import ROW, stat_rows
-from pipeline.store.work import Record
 from pipeline.threads import cpu_threads
 from pipeline.versions import versions
 
@@ -30,6 +31,8 @@ class _Shard:
     """A shard being made. Rows are counted from the shard's first."""
 
     rows: ShardRows
+    first: int
+    """The listing row that is its first."""
     bad: dict[int, str] = field(default_factory=dict)
     stats: list[np.ndarray] = field(default_factory=list)
     computed: int = 0
@@ -63,27 +66,27 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     before = job.work.record(number)
     done = job.committed(number)
     if done is not None:
-        _drain(job, number)
+        drop_request(job, number)
         return done[0]
     request_shard(job, number)
     span = job.span(number)
-    shard = _Shard(_empty_rows(job, span.stop - span.start))
+    shard = _Shard(_empty_rows(job, span.stop - span.start), span.start)
     if job.space.store_dtype != "float32":
         shard.rounding = Rounding()
     report = on_rows or (lambda *_: None)
 
     asked = set(job.requested.pop(number))
     there = [row for row in range(span.start, span.stop) if row not in asked]
-    lost = _take_shared(job, shard, _take_known(job, shard, there, span.start, report), span.start, report)
+    lost = _take_shared(job, shard, _take_known(job, shard, there, report), report)
     if asked:
-        lost += _take_loaded(job, shard, job.loader, len(asked), span.start, report)
+        lost += _take_loaded(job, shard, job.loader, len(asked), report)
     if lost:
         job.plain_loader.request(lost, job.payload)
-        _take_loaded(job, shard, job.plain_loader, len(lost), span.start, report)
+        _take_loaded(job, shard, job.plain_loader, len(lost), report)
 
     for row, twin in shard.copies:
         shard.rows.features[row] = shard.rows.features[twin]
-    _check_finite(job, shard, span.start)
+    _check_finite(job, shard)
     if job.shared is not None:
         job.shared.bad |= {span.start + row: reason for row, reason in shard.bad.items()}
         job.shared.stats += shard.stats
@@ -112,8 +115,11 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     return record
 
 
-def _drain(job: Job, number: int) -> None:
-    """Throw away what was asked of the loader for a shard that another process has committed meanwhile."""
+def drop_request(job: Job, number: int) -> None:
+    """Throw away what was asked of the loader for a shard that is not made now.
+
+    Of several such shards in the order in which they were asked for: the loader keeps it.
+    """
     for _ in range(-(-len(job.requested.pop(number, [])) // job.recipe.batch_size)):
         job.loader.release(job.loader.next_batch())
 
@@ -140,7 +146,7 @@ def _is_shared(job: Job, row: int) -> bool:
     return shared is not None and (row in shared.bad or shared.row(job, job.digests[row].tobytes()) is not None)
 
 
-def _take_shared(job: Job, shard: _Shard, rows: list[int], first: int, report: OnRows) -> list[int]:
+def _take_shared(job: Job, shard: _Shard, rows: list[int], report: OnRows) -> list[int]:
     """Take what another layer's job of this pass has computed. Return the rows that are left."""
     taken = [row for row in rows if _is_shared(job, row)]
     if job.shared is None or not taken:
@@ -150,13 +156,13 @@ def _take_shared(job: Job, shard: _Shard, rows: list[int], first: int, report: O
     for row in taken:
         digest = job.digests[row].tobytes()
         if row in job.shared.bad:
-            shard.rows.status[row - first] = BAD
-            shard.bad[row - first] = job.shared.bad[row]
+            shard.rows.status[row - shard.first] = BAD
+            shard.bad[row - shard.first] = job.shared.bad[row]
             report(0, 0, 1)
             continue
         features = job.shared.row(job, digest)
         assert features is not None
-        _keep(job, shard, features[None], np.array([row - first]))
+        _keep(job, shard, features[None], np.array([row - shard.first]))
         new = digest not in seen  # an image that occurs twice was computed once
         seen.add(digest)
         shard.computed += new
@@ -173,7 +179,7 @@ def _empty_rows(job: Job, n: int) -> ShardRows:
     )
 
 
-def _take_known(job: Job, shard: _Shard, rows: list[int], first: int, report: OnRows) -> list[int]:
+def _take_known(job: Job, shard: _Shard, rows: list[int], report: OnRows) -> list[int]:
     """Copy rows whose image digests and features are known; nothing is opened but shards.
 
     Returns the rows that could not be had: their shard turned out to be damaged, or not to be trusted.
@@ -181,16 +187,16 @@ def _take_known(job: Job, shard: _Shard, rows: list[int], first: int, report: On
     if not rows:
         return []
     at = np.array(rows)
-    shard.rows.digests[at - first] = job.digests[at]
+    shard.rows.digests[at - shard.first] = job.digests[at]
     features = np.zeros((len(at), *job.space.row_shape), job.space.store_dtype)
     had = job.rows.fetch(trust_rows(job, at, job.rows.find(job.digests[at])), job.digests[at], features)
-    shard.rows.features[at[had] - first] = features[had]
+    shard.rows.features[at[had] - shard.first] = features[had]
     shard.reused += int(had.sum())
     report(0, int(had.sum()), 0)
     return [int(row) for row in at[~had]]
 
 
-def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, first: int, report: OnRows) -> list[int]:
+def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, report: OnRows) -> list[int]:
     """Take `count` requested images from a loader; compute those that no row is known for.
 
     Returns the rows that the loader knew and did not decode, but whose features could not be had.
@@ -203,11 +209,12 @@ def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, first: int
         batch = job.finished(loader.next_batch())
         job.seconds["loading"] += time.perf_counter() - waited
         count -= len(batch.rows)
-        if count < 0 or not first <= min(batch.rows) <= max(batch.rows) < first + len(shard.rows.status):
+        first, end = shard.first, shard.first + len(shard.rows.status)
+        if count < 0 or not first <= min(batch.rows) <= max(batch.rows) < end:
             raise AssertionError(f"rows {batch.rows[0]} to {batch.rows[-1]} came for the shard that begins at {first}")
-        wanted = _sort_out(job, shard, batch, first, lost, report)
+        wanted = _sort_out(job, shard, batch, lost, report)
         if wanted:
-            _compute_batch(job, shard, batch, wanted, assembly, first, report)
+            _compute_batch(job, shard, batch, wanted, assembly, report)
         loader.release(batch)
     if assembly.rows:
         assembly.pixels[len(assembly.rows) :] = 0
@@ -215,21 +222,22 @@ def _take_loaded(job: Job, shard: _Shard, loader: Loader, count: int, first: int
     return lost
 
 
-def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int], report: OnRows) -> list[int]:
+def _sort_out(job: Job, shard: _Shard, batch: Batch, lost: list[int], report: OnRows) -> list[int]:
     """Record digests and bad images, copy rows that are known. Return the places that must be computed."""
     digests = np.stack([np.frombuffer(item.digest or bytes(32), np.uint8) for item in batch.loaded])
     rows = np.array(batch.rows)
-    shard.rows.digests[rows - first] = digests
+    shard.rows.digests[rows - shard.first] = digests
     _remember(job, shard, batch, rows, digests)
 
     features = np.zeros((len(rows), *job.space.row_shape), job.space.store_dtype)
     had = job.rows.fetch(trust_rows(job, rows, job.rows.find(digests)), digests, features)
+    condemned = job.trial.condemned if job.trial is not None else frozenset()
     wanted = []
     for place, item in enumerate(batch.loaded):
-        row = int(rows[place]) - first
-        if item.outcome == BAD_IMAGE:
+        row = int(rows[place]) - shard.first
+        if item.outcome == BAD_IMAGE or (int(rows[place]) in condemned and not had[place]):
             shard.rows.status[row] = BAD
-            shard.bad[row] = item.reason
+            shard.bad[row] = item.reason or KILLS
         elif had[place]:
             shard.rows.features[row] = features[place]
         elif item.outcome == KNOWN:
@@ -240,9 +248,8 @@ def _sort_out(job: Job, shard: _Shard, batch: Batch, first: int, lost: list[int]
             had[place] = True
         else:
             wanted.append(place)
-    bad = sum(item.outcome == BAD_IMAGE for item in batch.loaded)
     shard.reused += int(had.sum())
-    report(0, int(had.sum()), bad)
+    report(0, int(had.sum()), sum(int(row) - shard.first in shard.bad for row in rows))
     return wanted
 
 
@@ -266,10 +273,10 @@ def _remember(job: Job, shard: _Shard, batch: Batch, rows: np.ndarray, digests: 
 
 
 def _compute_batch(
-    job: Job, shard: _Shard, batch: Batch, wanted: list[int], assembly: _Assembly, first: int, report: OnRows
+    job: Job, shard: _Shard, batch: Batch, wanted: list[int], assembly: _Assembly, report: OnRows
 ) -> None:
     """Run the network on the wanted places: on the batch as it lies if most are, else on gathered ones."""
-    rows = [batch.rows[place] - first for place in wanted]
+    rows = [batch.rows[place] - shard.first for place in wanted]
     bad = sum(item.outcome == BAD_IMAGE for item in batch.loaded)
     if len(wanted) + bad == len(batch.rows):
         batch.pixels[len(batch.rows) :] = 0
@@ -285,6 +292,20 @@ def _compute_batch(
 
 def _forward(job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, int]], report: OnRows) -> None:
     """Compute features of a full batch; `rows` pairs places in it with rows of the shard."""
+    if job.trial is None:
+        _pass(job, shard, pixels, rows, report)
+        return
+    pairs = {shard.first + row: (place, row) for place, row in rows}
+    for group in job.trial.apart(list(pairs)):
+        some = np.zeros_like(pixels)
+        places = [pairs[row][0] for row in group]
+        some[places] = pixels[places]
+        with job.trial.computing(group):
+            _pass(job, shard, some, [pairs[row] for row in group], report)
+
+
+def _pass(job: Job, shard: _Shard, pixels: np.ndarray, rows: list[tuple[int, int]], report: OnRows) -> None:
+    """Run the network once."""
     started = time.perf_counter()
     with cpu_threads(job.recipe.threads):
         if job.shared is None:
@@ -308,11 +329,11 @@ def _keep(job: Job, shard: _Shard, features: np.ndarray, at: np.ndarray) -> None
         shard.rounding.add(features, stored, job.judge)
 
 
-def _check_finite(job: Job, shard: _Shard, first: int) -> None:
+def _check_finite(job: Job, shard: _Shard) -> None:
     finite = np.isfinite(shard.rows.features.reshape(len(shard.rows.status), -1)).all(axis=1)
     if finite.all():
         return
-    wrong = (np.flatnonzero(~finite) + first).tolist()
+    wrong = (np.flatnonzero(~finite) + shard.first).tolist()
     some = ", ".join(job.listing.ids[row] for row in wrong[:5]) + (", …" if len(wrong) > 5 else "")
     raise DataError(
         f"{len(wrong)} rows have features that are not finite (NaN or infinity): {some}",

@@ -104,7 +104,7 @@ class HeadSettings:
             "weight-decay must be at least 0 and at most 1e37": 0 <= self.weight_decay <= LARGEST,
             "momentum must be at least 0 and below 1": 0 <= self.momentum < 1,
             "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
-            "seed must be at least 0": 0 <= self.seed < 2**63,
+            "seed must be at least 0 and below 2^63": 0 <= self.seed < 2**63,
             "hidden must be at least 0": self.hidden >= 0,
             "label-smoothing must be at least 0 and below 1": 0 <= self.label_smoothing < 1,
             "warmup-epochs must be at least 0": self.warmup_epochs >= 0,

@@ -1,27 +1,27 @@
-"""The verb `extract`: open source and backbone, and run the jobs of all layers."""
+"""The verb `extract`: who makes what, and the jobs of all layers."""
 
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.backbone import cut_original, load_original
 from pipeline.errors import UsageError
-from pipeline.extraction.job import Job
 from pipeline.extraction.precision import Judge
-from pipeline.extraction.prepare import prepare
-from pipeline.extraction.recipe import Wishes
+from pipeline.launch.crews import Alone, Crew, OnDevices, OnRay, Shared
 from pipeline.launch.jobs import run_jobs
+from pipeline.launch.local import parse_devices
+from pipeline.launch.on_ray import driver_request
 from pipeline.launch.plan import Plan
+from pipeline.launch.request import Request, open_jobs
 from pipeline.launch.result import ExtractResult
+from pipeline.launch.share import WORKER, Share
 from pipeline.progress import OnProgress, ignore
-from pipeline.sources.dataset import dataset_source
 from pipeline.sources.reading import Reading
-from pipeline.sources.resolve import open_source
+from pipeline.store.claims import PATIENCE_SECONDS
 from pipeline.store.key import FeatureSpace
 
 
@@ -59,6 +59,11 @@ def extract(
     unlabelled: bool = False,
     restart: bool = False,
     rehash: bool = False,
+    worker: str | None = None,
+    worker_timeout: float = PATIENCE_SECONDS,
+    devices: Sequence[str] | str | None = None,
+    on: str = "here",
+    ray_address: str | None = None,
     image_timeout: float = 60.0,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress = ignore,
@@ -105,6 +110,13 @@ def extract(
         unlabelled: look for no labels; the entry has no classes and `Features.y` is -1.
         restart: forget an interrupted extraction and compute a finished entry's rows anew.
         rehash: read and hash every file, whatever is remembered of it.
+        worker: `I/N`, this process's place among N that share the work, from 0; by default what a launcher says in
+            the environment (RANK and WORLD_SIZE, a Slurm array, srun, mpirun). Every worker returns the whole entry.
+        worker_timeout: seconds after which another worker that gives no sign of life is taken for lost, and what it
+            was at is made by others; the same for all of them.
+        devices: `cuda:0`, `cuda:1`, …: a process of its own for each, led and shown by this one.
+        on: `here`, or `ray`: actors on a Ray cluster, led by this process.
+        ray_address: of the cluster; by default RAY_ADDRESS, or else one that is started for this extraction.
         image_timeout: seconds after which decoding one image is given up.
         on_plan: called with the plan of each layer before any work; what it raises stops the extraction there.
         on_progress: called after every batch.
@@ -118,36 +130,83 @@ def extract(
     started = time.perf_counter()
     if on_bad_image not in ("fail", "skip"):
         raise UsageError(f"on-bad-image is fail or skip, not {on_bad_image!r}")
+    share = Share.of(worker)
+    team = devices if isinstance(devices, str) else ",".join(devices or ())
+    places = parse_devices(team) if team else ()
+    if not worker_timeout > 0:
+        raise UsageError(f"worker-timeout must be more than 0 seconds, not {worker_timeout:g}")
+    _check_workers(share, places, device, restart, on)
+    _check_ray(on, ray_address, device)
     reading = Reading(path_column, label_column, split_column, image_column, group_by, unlabelled)
-    if not isinstance(source, str | PathLike):
-        opened = dataset_source(source, name, reading)
-    elif name is not None:
-        raise UsageError("a name is for data sets given as objects", f"Drop name={name!r}.")
-    else:
-        root = Path(data_root) if data_root is not None else None
-        opened = open_source(str(source), data_root=root, follow_symlinks=follow_symlinks, reading=reading)
-    wishes = Wishes(batch_size, device, engine, workers, shard_rows, test_fraction, image_timeout, dtype, resize)
-    original = load_original(backbone, weights=weights, image_size=image_size, mean=mean, std=std)
-    jobs: list[Job] = []
-    for network in cut_original(original, list(dict.fromkeys([layer, *beside])), pool):
-        job = prepare(
-            opened,
-            network,
-            root=Path(cache_dir),
-            wishes=wishes,
-            store_dtype=store_dtype,
-            limit=limit,
-            restart=restart,
-            rehash=rehash,
-            beside=jobs[0] if jobs else None,
-        )
-        if find_judge is not None and store_dtype != "float32":
-            job.judge = find_judge(job.space)
-        jobs.append(job)
+    request = Request(
+        source=source,
+        name=name,
+        backbone=backbone,
+        weights=weights,
+        layers=(layer, *beside),
+        pool=pool,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        store_dtype=store_dtype,
+        batch_size=batch_size,
+        device=places[0] if places else device,
+        engine=engine,
+        workers=workers,
+        resize=resize,
+        cache_dir=str(cache_dir),
+        shard_rows=shard_rows,
+        test_fraction=test_fraction,
+        limit=limit,
+        data_root=str(data_root) if data_root is not None else None,
+        follow_symlinks=follow_symlinks,
+        reading=reading.to_json(),
+        restart=restart,
+        rehash=rehash,
+        image_timeout=image_timeout,
+    )
     said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
-    try:
-        results = run_jobs(jobs, on_bad_image == "skip", said, on_plan, on_progress, started)
-    finally:
+    with ExitStack() as stack:
+        crew: Crew = Alone()
+        if on == "ray":
+            ray = stack.enter_context(closing(OnRay(request, ray_address)))
+            crew, request, share = ray, driver_request(request), Share()
+        elif places:
+            crew, share = OnDevices(request, places), Share(local_count=len(places))
+        elif share.count > 1:
+            crew = Shared(share, worker_timeout)
+        if isinstance(crew, OnRay | OnDevices):
+            request.to_json()  # what cannot be told to other processes is refused before any work
+        jobs = open_jobs(request, share, find_judge=find_judge)
         for job in jobs:
-            job.close()
+            stack.callback(job.close)
+        results = run_jobs(jobs, crew, on_bad_image == "skip", said, on_plan, on_progress, started)
     return replace(results[0], beside=tuple(results[1:]))
+
+
+def _check_ray(on: str, address: str | None, device: str) -> None:
+    """Refuse what makes no sense with Ray, or without."""
+    if on != "ray" and address is not None:
+        raise UsageError(f"--ray-address {address} without --on ray", "Add --on ray, or drop it.")
+    if on == "ray" and ":" in device:
+        raise UsageError(f"--device {device} with --on ray", "Pass --device cuda: Ray gives each worker a GPU.")
+
+
+def _check_workers(share: Share, places: tuple[str, ...], device: str, restart: bool, on: str) -> None:
+    """Refuse what does not go together."""
+    if on not in ("here", "ray"):
+        raise UsageError(f"--on {on!r}", "It is here or ray.")
+    if on == "ray" and (places or share.told_by == WORKER):
+        raise UsageError(
+            f"--on ray and {'--devices' if places else '--worker'}", "Pass one of them: Ray says who computes where."
+        )
+    if places and device != "auto":
+        raise UsageError(f"--devices {','.join(places)} and --device {device}", "Pass one of them.")
+    if share.told_by == WORKER and share.count > 1 and places:
+        raise UsageError("--worker and --devices", "Pass one of them: a worker of several is one process.")
+    if restart and share.count > 1 and not places and on == "here":
+        raise UsageError(
+            f"--restart with {share.count} workers (told by {share.told_by}): each would throw the others' work away",
+            "Remove what is there first (pipeline cache rm CACHE), and start the workers without --restart.",
+        )

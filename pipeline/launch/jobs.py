@@ -1,38 +1,55 @@
-"""The jobs of an extraction, from plan to entry: find what is there, make the missing shards, publish."""
+"""The jobs of an extraction, from plan to entry: find what is there, have the missing shards made, publish."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from pipeline.errors import CacheError
-from pipeline.extraction.choosing import choose_engine, fit_batch
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job
-from pipeline.extraction.publish import check_images, publish, save_stat_index, whole_entry
-from pipeline.extraction.shard import extract_shard, request_shard
+from pipeline.extraction.prepare import look_at_files_again
+from pipeline.extraction.publish import (
+    check_images,
+    publish,
+    published_entry,
+    refuse_images,
+    save_stat_index,
+    whole_entry,
+)
 from pipeline.extraction.together import align, share
+from pipeline.launch.crews import Crew
+from pipeline.launch.making import Maker, Tally
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.launch.result import ExtractResult, result_of
-from pipeline.progress import OnProgress, Progress
+from pipeline.launch.sharing import POLL_SECONDS
+from pipeline.progress import OnProgress
+from pipeline.store.catalog import entry_stamps
+from pipeline.store.claims import Claims
 from pipeline.store.entry import Entry
 from pipeline.store.key import SHORT
 from pipeline.store.prune import mark_used
 
 ROUNDS = 10
 """How often shards that vanish under a running extraction are made again before giving up."""
+ENTRY = "entry"
+"""The claim of whoever publishes."""
 
 
 def run_jobs(
     jobs: list[Job],
+    crew: Crew,
     skip_bad: bool,
     command: str,
     on_plan: Callable[[Plan], None] | None,
     on_progress: OnProgress,
     started: float,
 ) -> list[ExtractResult]:
-    """Find the finished entries of a pass and make the others, in this process. Return a result for each job.
+    """Find the finished entries of a pass and make the others. Return a result for each job.
 
     Args:
         jobs: one for each layer.
+        crew: who makes shards.
         skip_bad: whether unusable images are recorded and not refused.
         command: recorded in the manifest.
         on_plan: called with each job's plan, before any work; what it raises stops everything there.
@@ -42,36 +59,49 @@ def run_jobs(
     Raises:
         DataError, CacheError: see `pipeline.errors`.
     """
+    seen = entry_stamps(jobs[0].root)
     finished = [None if job.restart else _found(job) for job in jobs]
     todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
     if len(todo) > 1:
         align(todo)
     unpinned = [job for job in todo if job.work.pinned() is None]
-    if unpinned and unpinned[0].wishes.engine == "auto":
-        choose_engine(unpinned)
-    plans = [plan_of(job, None if found is None else found[0]) for job, found in zip(jobs, finished, strict=True)]
+    if unpinned:
+        crew.choose(unpinned)
+    plans = [
+        replace(
+            plan_of(job, None if found is None else found[0]),
+            worker=crew.share.to_json(),
+            made_by=crew.about,
+        )
+        for job, found in zip(jobs, finished, strict=True)
+    ]
     for plan in plans:
         if on_plan is not None:
             on_plan(plan)
-    counts: dict[int, tuple[int, int]] = {}
+    tallies: dict[int, Tally] = {}
     if todo:
         todo[0].backbone.check_image_size()
         check_disk(plans)
         if unpinned:
-            fit_batch(unpinned)
+            crew.fit(unpinned)
         for job in todo:
             job.begin()
+        if entry_stamps(jobs[0].root) != seen:  # other workers may have finished while this one started
+            finished = [found or _found_since(job) for job, found in zip(jobs, finished, strict=True)]
+            todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
         for group in share(todo):
-            counts |= dict(zip(map(id, group), _make_shards(group, on_progress), strict=True))
+            maker = Maker(group, on_progress)
+            crew.make(maker)
+            tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
     results = []
     for job, found in zip(jobs, finished, strict=True):
         if found is not None:
-            results.append(_hit(job, *found, skip_bad, started))
+            results.append(_hit(job, *found, skip_bad, started, crew))
             continue
-        made, more = _publish(job, skip_bad, command, on_progress)
+        tally = tallies[id(job)]
+        made = _publish(job, tally, crew, skip_bad, command, on_progress)
         mark_used(made)
-        computed = counts[id(job)][0] + more
-        results.append(result_of(made, computed, max(0, made.rows - computed), started))
+        results.append(result_of(made, tally, crew.share, started))
     return results
 
 
@@ -87,6 +117,14 @@ def _found(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
             if not left:
                 raise
     return None
+
+
+def _found_since(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
+    """Return what `_found` does, by what is remembered of the files by now."""
+    if job.restart:
+        return None
+    look_at_files_again(job)
+    return _found(job)
 
 
 def _finished(job: Job) -> Entry | None:
@@ -106,67 +144,64 @@ def _finished(job: Job) -> Entry | None:
     return entry
 
 
-def _hit(job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool, started: float) -> ExtractResult:
+def _hit(
+    job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool, started: float, crew: Crew
+) -> ExtractResult:
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
     mark_used(entry)
-    save_stat_index(job, job.work.records())  # a process killed after publishing leaves them, and the folder
+    save_stat_index(job, job.work.each_record())  # a process killed after publishing leaves them, and the folder
     job.work.discard()
-    return result_of(entry, 0, entry.rows, started)
+    return result_of(entry, Tally(reused=entry.rows), crew.share, started)
 
 
-def _make_shards(jobs: list[Job], on_progress: OnProgress) -> list[tuple[int, int]]:
-    """Make every shard that is missing of jobs that share a pass. Return (rows computed, rows reused) of each."""
-    missing = [job.missing() for job in jobs]
-    tallies = [
-        {"computed": 0, "reused": _rows(job, set(range(job.shards)).difference(numbers)), "skipped": 0}
-        for job, numbers in zip(jobs, missing, strict=True)
-    ]
-
-    def report(tally: dict[str, int], computed: int, reused: int, skipped: int) -> None:
-        tally["computed"] += computed
-        tally["reused"] += reused
-        tally["skipped"] += skipped
-        total = {key: sum(one[key] for one in tallies) for key in tally}
-        seconds = {key: sum(job.seconds[key] for job in jobs) for key in jobs[0].seconds}
-        on_progress(
-            Progress(
-                sum(total.values()),
-                len(jobs[0].listing) * len(jobs),
-                **total,
-                bottleneck=max(seconds, key=seconds.__getitem__),
-            )
-        )
-
-    report(tallies[0], 0, 0, 0)
-    numbers = sorted({number for numbers in missing for number in numbers})
-    waiting = [[place for place, those in enumerate(missing) if number in those] for number in numbers]
-    for at, number in enumerate(numbers):
-        lead = jobs[waiting[at][0]]
-        if lead.shared is not None:
-            lead.shared.begin([jobs[place] for place in waiting[at]])
-        request_shard(lead, number)
-        if at + 1 < len(numbers) and jobs[waiting[at + 1][0]] is lead:
-            request_shard(lead, numbers[at + 1])  # so that the workers stay busy in between
-        for place in waiting[at]:
-            extract_shard(jobs[place], number, partial(report, tallies[place]))
-    return [(tally["computed"], tally["reused"]) for tally in tallies]
-
-
-def _rows(job: Job, numbers: Iterable[int]) -> int:
-    return sum(job.span(number).stop - job.span(number).start for number in numbers)
-
-
-def _publish(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> tuple[Entry, int]:
-    """Publish the entry. Return it, and how many rows had to be computed (again) meanwhile."""
+def _publish(job: Job, tally: Tally, crew: Crew, skip_bad: bool, command: str, on_progress: OnProgress) -> Entry:
+    """Publish the entry, or return it if another process has. Rows that had to be made meanwhile are counted."""
     job.backbone.check_frozen()
-    computed = 0
     for _ in range(ROUNDS):
-        entry = publish(job, skip_bad=skip_bad, command=command)
+        entry = _published(job, crew, skip_bad, command)
         if entry is not None:
-            return entry, computed
-        # Another process finished this entry and removed the folder, or a shard was damaged meanwhile.
+            return entry
+        # Another process has removed the folder, or a shard was damaged meanwhile.
         job.look_again()
-        computed += _make_shards([job], on_progress)[0][0]
+        if job.work.pinned() is None:
+            job.begin()
+        maker = Maker([job], on_progress)
+        crew.make(maker)
+        tally.computed += maker.tallies[0].computed
     raise CacheError(
         f"shards under {job.work.path} vanish as fast as they are made", "Is something deleting the cache?"
     )
+
+
+def _published(job: Job, crew: Crew, skip_bad: bool, command: str) -> Entry | None:
+    """Publish the entry, or wait for the worker that does. Return None if shards are missing after all."""
+    entry = None
+    if crew.share.count == 1:
+        entry = publish(job, skip_bad=skip_bad, command=command)
+    else:
+        with Claims(job.work.path, patience=crew.patience, hang=math.inf) as claims:
+            if _has_turn(claims):
+                refuse_images(job, skip_bad=skip_bad)  # of those that come to it one after the other, none reads shards
+                entry = publish(job, skip_bad=skip_bad, command=command)
+    if entry is not None:
+        return entry
+    entry = published_entry(job)
+    if entry is None and not job.restart:
+        look_at_files_again(job)
+        entry = published_entry(job)
+    if entry is not None:
+        check_images([(item["id"], item["reason"]) for item in entry.skipped()], len(job.listing), skip_bad=skip_bad)
+        job.work.discard()  # what this process may have committed since
+    return entry
+
+
+def _has_turn(claims: Claims) -> bool:
+    """Wait until nobody else is publishing; tell whether it is still to be done."""
+    wait = POLL_SECONDS[0]
+    try:
+        while claims.take(ENTRY) is None:
+            time.sleep(wait)
+            wait = min(POLL_SECONDS[1], 2 * wait)
+    except FileNotFoundError:  # another has, and removed the work
+        return False
+    return True

@@ -285,7 +285,7 @@ def write_json(path: Path, body: dict[str, Any], *, replace: bool) -> bool:
     return publish_file(path, text)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, most_values: int = MAX_JSON_VALUES) -> dict[str, Any]:
     """Read a sealed JSON document.
 
     Raises:
@@ -293,8 +293,8 @@ def read_json(path: Path) -> dict[str, Any]:
         CacheError: if its bytes are not what was written.
     """
     data = read_whole(path, MAX_JSON_BYTES)
-    if data.count(b",") > MAX_JSON_VALUES:
-        raise CacheError(f"{path} cannot be read: it holds more than {MAX_JSON_VALUES:,} values")
+    if data.count(b",") > most_values:
+        raise CacheError(f"{path} cannot be read: it holds more than {most_values:,} values")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -1,0 +1,62 @@
+"""Shards of a pass, made in whatever order a worker is told or finds."""
+
+import pytest
+
+from pipeline.benchmark.numbered import NumberedImages, null_backbone
+from pipeline.extraction.prepare import prepare
+from pipeline.extraction.recipe import Wishes
+from pipeline.launch.making import Maker
+from pipeline.launch.share import Share
+from pipeline.launch.sharing import Queue
+from pipeline.store.claims import Claims
+
+WISHES = Wishes(batch_size=4, shard_rows=8, workers=1, engine="reference", device="cpu", test_fraction=0.0)
+
+
+@pytest.fixture
+def maker(tmp_path):
+    """Four shards to be made, and the job they are of."""
+    job = prepare(NumberedImages(32), null_backbone(), root=tmp_path / "cache", wishes=WISHES)
+    job.begin()
+    made = Maker([job])
+    assert made.missing() == [0, 1, 2, 3]
+    yield made
+    job.close()
+
+
+def test_what_was_asked_for_ahead_may_be_made_later_or_never(maker):
+    """A worker whose work was removed, or published by others, turns to other shards than it had in mind."""
+    (job,) = maker.jobs
+    maker.make(0, ahead=1)
+    maker.make(3, ahead=2)
+    assert list(job.requested) == [2]
+    maker.make(1)
+    assert not job.requested
+    maker.make(1, ahead=2)  # which is made already
+    maker.make(2)
+    assert (maker.tallies[0].computed, maker.tallies[0].elsewhere) == (32, 8)
+    for number in range(4):
+        record = job.work.record(number)
+        rows = job.work.read_shard(record, job.space)
+        assert (rows.digests == job.digests[job.span(number)]).all()
+
+
+def test_a_worker_sets_the_next_shard_of_its_run_aside_but_none_that_others_would_wait_for(maker):
+    with Claims(maker.jobs[0].work.path) as claims:
+        queue = Queue(maker, Share(0, 2), claims)
+        assert [queue.ahead(), queue.ahead(), queue.ahead()] == [0, 1, None]
+        assert queue.other() == 3  # the far end of the run of a worker that has not come
+        assert sorted(claims.held) == ["0", "1", "3"]
+
+
+def test_a_shard_that_another_worker_holds_is_left_to_it_and_one_that_it_has_made_is_counted(maker):
+    (job,) = maker.jobs
+    with Claims(job.work.path) as others, Claims(job.work.path) as claims:
+        others.take("0")
+        others.take("1")
+        queue = Queue(maker, Share(0, 2), claims)
+        assert queue.ahead() == 3
+        Maker([job]).make(0)
+        others.release("0")
+        assert queue.other() == 2
+        assert (queue.left, maker.tallies[0].elsewhere) == ({1}, 8)
