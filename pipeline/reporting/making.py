@@ -15,7 +15,7 @@ from pipeline.binding import entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.findings import AUDIT, CURVE, findings_folder, has_findings
 from pipeline.heads.reading import read_head
-from pipeline.heads.rows import pick
+from pipeline.heads.rows import CHUNK_MAPS, pick
 from pipeline.heads.tuned import TunedHead
 from pipeline.learning_curve import read_curve
 from pipeline.metrics import confusions
@@ -210,7 +210,7 @@ def _embedding(run: Run, entry: Entry, outcomes: Outcomes, missing: list[str], o
         return None
     rows = map_sample(len(outcomes))
     vectors = _as_vectors(run, entry)
-    picked = np.concatenate([vectors(part).numpy() for part in pick(x, test[rows]).split(4096)])
+    picked = np.concatenate([vectors(part).numpy() for part in pick(x, test[rows]).split(CHUNK_MAPS)])
     on_map(Progress(0, len(rows)))
     found = embed(picked, rows)
     on_map(Progress(len(rows), len(rows)))
