@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.backbones.backbone import Backbone, load_original
-from pipeline.backbones.boundaries import Boundary, Traced, trace, without
+from pipeline.backbones.boundaries import Traced, trace, without
 from pipeline.backbones.tail import traced_backbone
 from pipeline.errors import UsageError
 
@@ -28,6 +28,7 @@ class CutPoint:
     layer: str
     """As `--layer` takes it."""
     row_shape: tuple[int, ...]
+    """Empty of what is no tensor, which cannot be extracted."""
     parameters: int
     """Numbers that are trained behind it, without the classifier's."""
     speedup: float | None
@@ -48,22 +49,20 @@ def list_cuts(name: str) -> list[CutPoint]:
     """
     original = load_original(name, weights="none")
     traced = trace(original.network, original.classifiers)
-    return cut_points(traced, original.classifiers, original.preprocess.crop)
+    return [point for point in cut_points(traced, original.classifiers, original.preprocess.crop) if point.row_shape]
 
 
 def cut_points(traced: Traced, classifiers: tuple[str, ...], size: int) -> list[CutPoint]:
     """Run one image of `size` pixels through a traced network and return what each of its boundaries costs."""
     meter = _Meter(traced)
     with without(traced.network, classifiers), torch.inference_mode(), _plain_attention(), meter.counter:
-        meter.run(torch.zeros(1, 3, size, size))
+        meter.run(torch.zeros(1, 3, size, size, device=next(traced.network.parameters()).device))
     flops = list(meter.flops.values())
     found = []
     for boundary in traced.boundaries:
-        value = meter.shapes.get(boundary.place)
-        if value is None:
-            continue
         before, behind = flops[boundary.place], flops[-1] - flops[boundary.place]
-        found.append(CutPoint(boundary.name, value, boundary.parameters, _speedup(before, behind)))
+        shape = meter.shapes[boundary.place]
+        found.append(CutPoint(boundary.name, shape, boundary.parameters, _speedup(before, behind)))
     return found
 
 
@@ -97,8 +96,7 @@ class _Meter(fx.Interpreter):
         value = super().run_node(n)
         place = self.places[n]
         self.flops[place] = self.counter.get_total_flops()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1:
-            self.shapes[place] = tuple(value.shape[1:])
+        self.shapes[place] = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
         return value
 
 
@@ -126,17 +124,18 @@ def advise(backbone: Backbone, rows: int, item: int) -> Advice | None:
         here = traced.boundary(backbone.layer)
     except UsageError as error:
         return Advice(False, error.message)
+    points = cut_points(traced, backbone.classifiers, backbone.preprocess.crop)
     text = f"can start here: {here.parameters / 1e6:,.2f} M parameters behind it"
-    if rows * math.prod(backbone.row_shape) * item < LARGE:
-        return Advice(True, text)
-    smaller = _smaller(traced, here, backbone, rows, item)
-    return Advice(True, text + (f"; {smaller}" if smaller else ""))
-
-
-def _smaller(traced: Traced, here: Boundary, backbone: Backbone, rows: int, item: int) -> str:
-    """Propose the first later cut whose rows are at most half as large."""
-    for one in cut_points(traced, backbone.classifiers, backbone.preprocess.crop):
-        later = next(other for other in traced.boundaries if other.name == one.layer).place > here.place
-        if later and 2 * math.prod(one.row_shape) <= math.prod(backbone.row_shape):
-            return f"--layer {one.layer} would take {one.bytes(rows, item) / 1e9:,.2f} GB"
-    return ""
+    later = []
+    for boundary, point in zip(traced.boundaries, points, strict=True):
+        if boundary.place == here.place and point.speedup is not None:
+            text += f", an epoch with {point.speedup:.1f} times less arithmetic than from images"
+        if (
+            boundary.place > here.place
+            and point.row_shape
+            and 2 * math.prod(point.row_shape) <= math.prod(backbone.row_shape)
+        ):
+            later.append(point)
+    if later and rows * math.prod(backbone.row_shape) * item >= LARGE:
+        text += f"; --layer {later[0].layer} would take {later[0].bytes(rows, item) / 1e9:,.2f} GB"
+    return Advice(True, text)
