@@ -8,7 +8,7 @@ import click
 
 from pipeline.cli import cache_check, cache_files
 from pipeline.cli.options import cache_dir_option, global_options
-from pipeline.cli.steps import after_features
+from pipeline.cli.steps import after_entry
 from pipeline.console import Screen, ago, count, plain, size
 from pipeline.store.catalog import find_entry, list_entries
 from pipeline.store.entry import Entry
@@ -89,7 +89,7 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
     for item in unfinished:
         screen.note(f"not finished: {item['source']} with {item['backbone']}, {item['shards_done']} shards done")
     if entries:
-        screen.next_step(after_features(entries[-1].id, cache_dir, labelled=bool(entries[-1].classes)))
+        screen.next_step(after_entry(entries[-1], cache_dir))
 
 
 def _fits(pattern: str | None, text: str) -> bool:
@@ -157,4 +157,4 @@ def info_command(screen: Screen, cache: str, cache_dir: Path) -> None:
     }
     for label, text in lines.items():
         screen.result(None, f"[bold]{label:<10}[/bold]{plain(str(text))}", brief=entry.id if label == "cache" else "")
-    screen.next_step(after_features(entry.id, cache_dir, labelled=bool(entry.classes)))
+    screen.next_step(after_entry(entry, cache_dir))
