@@ -7,7 +7,7 @@ from pipeline.errors import UsageError
 from pipeline.heads.grid import TRANSFORMS, grid_of
 from pipeline.heads.settings import HeadSettings
 
-ROWS = ("val_fraction", "split_seed", "stream", "name")
+ROWS = ("val_fraction", "split_seed", "views", "augment", "stream", "name")
 """Fields of [head] that are no settings of a head."""
 
 

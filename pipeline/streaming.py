@@ -194,7 +194,7 @@ def open_features(entry: Entry, stream: Stream = "auto") -> "tuple[Features, Ten
     """
     if stream not in get_args(Stream):
         raise UsageError(f"unknown stream {stream!r}", f"Known: {', '.join(get_args(Stream))}")
-    _check_vectors(entry)
+    check_vectors(entry)
     if stream == "always" or (stream == "auto" and needs_streaming(entry)):
         opened = stream_features(entry)
         return opened.samples, opened.x
@@ -210,7 +210,7 @@ def features_in_memory(entry: Entry, user: str) -> Features:
         DataError: if they do not fit the free memory.
         CacheError: as `read_features`.
     """
-    _check_vectors(entry)
+    check_vectors(entry)
     if needs_streaming(entry):
         raise DataError(
             f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
@@ -220,7 +220,12 @@ def features_in_memory(entry: Entry, user: str) -> Features:
     return read_features(entry)
 
 
-def _check_vectors(entry: Entry) -> None:
+def check_vectors(entry: Entry) -> None:
+    """Refuse rows that are no vectors (d,).
+
+    Raises:
+        UsageError: saying what they are.
+    """
     if len(entry.space.row_shape) != 1:
         raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
 

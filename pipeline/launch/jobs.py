@@ -12,7 +12,7 @@ from pipeline.launch.crews import POLL_SECONDS, Crew, make_alone
 from pipeline.launch.making import Maker, Tally
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.launch.result import ExtractResult, result_of
-from pipeline.progress import OnProgress
+from pipeline.progress import OnProgress, parts_of
 from pipeline.store.claims import CLAIMS, Claims
 from pipeline.store.entry import Entry
 from pipeline.store.key import SHORT
@@ -36,7 +36,7 @@ def run_jobs(
     """Find the finished entries of a pass and make the others. Return a result for each job.
 
     Args:
-        jobs: one for each layer.
+        jobs: one for each layer of each view.
         crew: who makes shards.
         skip_bad: whether unusable images are recorded and not refused.
         command: recorded in the manifest.
@@ -66,8 +66,10 @@ def run_jobs(
             crew.fit(unpinned)
         for job in todo:
             job.begin()
-        for group in share(todo):
-            maker = Maker(group, on_progress)
+        groups = share(todo)
+        told = parts_of(on_progress, [len(group[0].listing) * len(group) for group in groups])
+        for group, on_part in zip(groups, told, strict=True):
+            maker = Maker(group, on_part)
             crew.make(maker)
             tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
     results = []
