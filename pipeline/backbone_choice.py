@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.backbones.registry import find_family
 from pipeline.errors import DataError, UsageError
 from pipeline.evaluation import EvaluateResult, evaluate
 from pipeline.heads.settings import HeadSettings
@@ -97,6 +98,8 @@ def compare_backbones(
     names = list(dict.fromkeys(backbones))
     if len(names) < 2:
         raise UsageError(f"comparing takes two backbones, not {len(names)}", "Like: --backbones resnet18,resnet50")
+    for name in names:  # a slip in the last name must not wait for the others' extraction
+        find_family(name)
     settings = settings or HeadSettings(solver="exact", standardize=True)
     where: dict[str, Any] = {"device": device, "cache_dir": cache_dir}
     made = []

@@ -10,9 +10,9 @@ from typing import Any
 from pipeline.errors import CacheError, DataError, UsageError, nearest
 from pipeline.heads.files import DESCRIPTION, WEIGHTS
 from pipeline.intervals import LOWER_IS_BETTER, METRICS, RESAMPLES, value_of
-from pipeline.outcomes import Outcomes, read_outcomes
+from pipeline.outcomes import Outcomes, evaluate_command, read_outcomes
 from pipeline.paired import Standing, aligned, row_keys, standings
-from pipeline.runs import Run, check_run, find_run, group_id, list_runs, read_evaluations
+from pipeline.runs import Run, check_run, find_run, group_id, list_runs, open_run, read_evaluations
 from pipeline.store.commit import read_json
 from pipeline.store.entry import open_entry
 
@@ -129,13 +129,23 @@ def compare(
         raise UsageError(
             f"comparing takes two evaluated recipes, and there {'is one' if groups else 'are none'}"
             + (f" under {root}" if not runs else ""),
-            "Train another head and measure it: pipeline train-head CACHE, pipeline evaluate latest",
+            "Name another, or none to compare all that were measured."
+            if runs
+            else _how_to_get_another(root, left_out, bool(groups)),
         )
     stands = standings([[outcomes for _, outcomes in group] for group in groups], metric)
     sign = 1 if metric in LOWER_IS_BETTER else -1
     made = [_line(group, stand, metric) for group, stand in zip(groups, stands, strict=True)]
     lines = sorted(made, key=lambda line: (line.standing.difference is not None, sign * line.standing.value))
     return ComparisonResult(metric, len(ordered[0]), tuple(lines), tuple(left_out))
+
+
+def _how_to_get_another(root: Path, left_out: Sequence[str], one_is_there: bool) -> str:
+    if left_out:
+        command = evaluate_command(open_run(root / left_out[-1]), "test")
+        what = "not measured, or on other test rows" if one_is_there else "not measured"
+        return f"Measure another: {command}. Left out, {what}: {', '.join(left_out[-5:])}"
+    return "Train another head and measure it: pipeline train-head CACHE, pipeline evaluate latest"
 
 
 def _evaluation(run: Run, cache: str | None) -> str:
@@ -172,12 +182,12 @@ def _line(group: list[tuple[Run, Outcomes]], standing: Standing, metric: str) ->
 
 def _cost(runs: tuple[Run, ...]) -> Cost:
     first = runs[0]
-    return Cost(
-        _extraction_seconds(first),
-        statistics.fmean(float(run.body.get("seconds", 0.0)) for run in runs),
-        int(read_json(first.path / DESCRIPTION)["dim"]),
-        (first.path / WEIGHTS).stat().st_size,
-    )
+    try:
+        dim, size = int(read_json(first.path / DESCRIPTION)["dim"]), (first.path / WEIGHTS).stat().st_size
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename} is not there: run {first.id} has no head", "Compare other runs.") from error
+    seconds = statistics.fmean(float(run.body.get("seconds", 0.0)) for run in runs)
+    return Cost(_extraction_seconds(first), seconds, dim, size)
 
 
 def _extraction_seconds(run: Run) -> float | None:

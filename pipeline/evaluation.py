@@ -23,7 +23,7 @@ from pipeline.origin import open_images, rebuild_backbone
 from pipeline.outcomes import Outcomes, outcomes_of, write_outcomes
 from pipeline.parity import EndToEnd, end_to_end_proof
 from pipeline.progress import OnProgress, ignore
-from pipeline.runs import Run, check_run, find_run, record_evaluation, temperature_of
+from pipeline.runs import Run, calibration_of, check_run, find_run, record_evaluation
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
 from pipeline.streaming import Stream, open_features
@@ -123,10 +123,11 @@ def evaluate(
     views = _views(found, entry, augment) if tta else None
     touch = _touch(found, entry.id, len(rows), command) if split == "test" else None
     logits = averaged(head, rows_by_view(views, rows, stream)) if views else logits_of(head, pick(x, rows))
+    _check_finite(found, logits)
     outcomes = outcomes_of(
         logits,
         y,
-        temperature_of(found) if views is None else None,  # it was fitted to plain images
+        calibration_of(found) if views is None else None,  # it was fitted to plain images
         classes=head.classes,
         ids=tuple(features.ids[row] for row in rows.tolist()),
         digests=features.digests[rows],
@@ -178,6 +179,15 @@ def averaged(head: Head, views: Iterable[FeatureRows]) -> np.ndarray:
 
     each = np.stack([log_softmax(logits_of(head, rows).astype(np.float64), axis=1) for rows in views])
     return np.asarray(logsumexp(each, axis=0) - np.log(len(each)))
+
+
+def _check_finite(run: Run, logits: np.ndarray) -> None:
+    bad = int((~np.isfinite(logits).all(axis=1)).sum())
+    if bad:
+        raise DataError(
+            f"the head of run {run.id} gives {bad:,} of {len(logits):,} rows logits that are not finite",
+            "Its training diverged: train again with a lower --lr.",
+        )
 
 
 def _touch(run: Run, entry: str, n: int, command: str | None) -> int | None:
@@ -233,6 +243,8 @@ def _rows_of(features: Features, split: str) -> np.ndarray:
         found = ", ".join(f"{name} ({count:,})" for name, count in there.items() if count)
         raise DataError(
             f"cache entry {features.cache} has no {split} split; it has {found}",
-            "Name one of them with --split, or extract a source that has it.",
+            "Validation rows that training drew from train were measured then: pipeline runs"
+            if split == "val"
+            else "Name one of them with --split, or extract a source that has it.",
         )
     return rows

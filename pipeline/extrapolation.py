@@ -99,7 +99,7 @@ def extrapolate(sizes: np.ndarray, right: np.ndarray, seed: int = 0) -> Extrapol
         return f"the best power law is {100 * worst:.1f} points off a measured size"
     miss = float(mean[-1] - before.at(sizes[-1]))
     if abs(miss) > LARGEST_MISS:
-        return f"fitted to the smaller sizes, a power law is {100 * abs(miss):.1f} points off the largest"
+        return f"a power law fitted to the smaller sizes misses the largest by {100 * abs(miss):.1f} points"
     room = 1 - float(mean[-1])  # a power law goes on above 100 %
     gain = min(_gain(law), room)
     resampled = _resampled_gains(sizes, right, seed)

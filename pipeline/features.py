@@ -1,5 +1,6 @@
 """The value that leaves the cache: features with labels, ids, classes and splits, ready for any head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
 from pipeline.store.prune import mark_used
 from pipeline.store.samples import SampleTable
+from pipeline.textcolumn import column_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +32,8 @@ class Features:
     y: "Tensor"
     """(n,) int64, positions in `classes`; -1 where the source has no labels."""
     classes: tuple[str, ...]
-    ids: list[str] = field(default_factory=list)
+    ids: Sequence[str] = field(default_factory=list)
+    """Of an entry a TextColumn, which reads like a list and holds no Python string."""
     split: np.ndarray = field(default_factory=lambda: np.empty(0, "<U5"))
     """(n,) of `train`, `val`, `test`."""
     digests: np.ndarray = field(default_factory=lambda: np.empty((0, 32), np.uint8))
@@ -40,7 +43,7 @@ class Features:
     cache_digest: str = ""
     space: dict[str, Any] = field(default_factory=dict)
     space_sha256: str = ""
-    groups: list[str] = field(default_factory=list)
+    groups: Sequence[str] = field(default_factory=list)
     """What must stay on one side of a split, one a sample; empty where the source names none."""
 
     def __len__(self) -> int:
@@ -126,9 +129,9 @@ def features_of(entry: Entry, table: SampleTable, x: "Tensor") -> Features:
         entry.digest,
         dict(entry.manifest["space"]),
         entry.space.sha256,
-        _kept(table.groups or [], kept if table.groups else kept[:0]),
+        _kept(table.groups, kept) if table.groups is not None else [],
     )
 
 
-def _kept(texts: list[str], kept: np.ndarray) -> list[str]:
-    return [text for text, keep in zip(texts, kept.tolist(), strict=True) if keep]
+def _kept(texts: Sequence[str], kept: np.ndarray) -> Sequence[str]:
+    return texts if kept.all() else column_of(texts).take(np.flatnonzero(kept))

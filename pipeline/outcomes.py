@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.calibration import Calibration
 from pipeline.digest import sha256_bytes
 from pipeline.errors import CacheError, DataError
 from pipeline.runs import Run, read_evaluations
@@ -28,7 +30,7 @@ CALIBRATED = ("confidence", "nll", "brier")
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """The same after temperature scaling, which changes no prediction."""
+    """The same after calibration, which changes no prediction."""
 
     confidence: "NDArray[np.float64]"
     nll: "NDArray[np.float64]"
@@ -79,20 +81,21 @@ class Outcomes:
 def outcomes_of(
     logits: np.ndarray,
     y: np.ndarray,
-    temperature: float | None,
+    calibration: Calibration | None,
     *,
     classes: tuple[str, ...],
     ids: tuple[str, ...],
     digests: np.ndarray,
 ) -> Outcomes:
-    """Return the outcomes of logits (n, c) for labels (n,); calibrated ones are of logits / temperature."""
+    """Return the outcomes of logits (n, c) for labels (n,); calibrated ones of logits that are scaled."""
     own = logits[np.arange(len(y)), y][:, None]
     before = np.arange(len(classes)) < y[:, None]
     predicted = logits.argmax(axis=1)
     columns = _probabilities(logits, y, predicted)
     scaled = None
-    if temperature is not None:
-        scaled = Calibrated(**_probabilities(logits / temperature, y, predicted), temperature=temperature)
+    if calibration is not None:
+        columns_scaled = _probabilities(calibration.scale(logits), y, predicted)
+        scaled = Calibrated(**columns_scaled, temperature=calibration.temperature)
     rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
     return Outcomes(ids, digests, y, predicted, rank, **columns, calibrated=scaled, classes=classes)
 
@@ -128,16 +131,28 @@ def write_outcomes(run: Run, name: str, outcomes: Outcomes) -> dict[str, str]:
     return {"file": file, "sha256": sha256_bytes(data)}
 
 
+def evaluate_command(run: Run, name: str) -> str:
+    """Return the command that makes an evaluation: of a split, `test` if none is said, or `<split>-<entry>`."""
+    which = run.id if run.path.parent == Path("runs") else str(run.path)
+    split, _, entry = name.partition("-")
+    return (
+        f"pipeline evaluate {which}"
+        + (f" --split {split}" if split != "test" else "")
+        + (f" --cache {entry}" if entry else "")
+    )
+
+
 def read_outcomes(run: Run, name: str = "test") -> Outcomes:
     """Return what `evaluate` kept of a run's rows: `test`, or another split's, or `test-<entry>`.
 
     Raises:
         DataError: if there is nothing, or not what the evaluation beside it was made of.
     """
-    again = f"Measure it again: pipeline evaluate {run.id}"
+    command = evaluate_command(run, name)
+    again = f"Measure it again: {command}"
     evaluation = read_evaluations(run).get(name)
     if evaluation is None:
-        raise DataError(f"run {run.id} has no evaluation {name!r}", f"Make it: pipeline evaluate {run.id}")
+        raise DataError(f"run {run.id} has no evaluation {name!r}", f"Make it: {command}")
     kept = evaluation.get("outcomes")
     path = run.path / f"evaluation-{name}.safetensors"
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.intervals import LOWER_IS_BETTER, Resampled, Statistic, metric_of, resample
+from pipeline.intervals import LOWER_IS_BETTER, Resampled, Statistic, interval_of, metric_of, resample
 from pipeline.outcomes import Outcomes
 
 
@@ -73,7 +73,7 @@ def standings(groups: Sequence[Sequence[Outcomes]], metric: str) -> list[Standin
     return [
         Standing(
             one.value,
-            one.interval(reverse=metric == "ece"),
+            interval_of(metric, one),
             *(
                 (None, None, None, None)
                 if place == best

@@ -17,7 +17,7 @@ class Progress:
     reused: int = 0
     skipped: int = 0
     elsewhere: int = 0
-    """Rows that other workers have made meanwhile."""
+    """Rows that other workers have made meanwhile: they count in the rate as those this one has computed."""
     bottleneck: str = ""
     """What most of the time went to so far: `loading`, `forward` or `writing`."""
 

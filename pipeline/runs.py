@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.calibration import Calibration
 from pipeline.digest import seal
-from pipeline.errors import CacheError, DataError, UsageError
+from pipeline.errors import CacheError, DataError, UsageError, nearest
 from pipeline.store.commit import disk_errors, make_folder, read_json, sync_folder, write_json, write_new
 from pipeline.store.fields import Fields, check_fields
 
@@ -178,19 +179,22 @@ def solver_of(run: Run) -> str:
     return solver
 
 
-def temperature_of(run: Run) -> float | None:
-    """Return what a run's logits are divided by for calibrated probabilities; None where nothing was held out for it.
+def calibration_of(run: Run) -> Calibration | None:
+    """Return what makes calibrated probabilities of a run's logits; None where nothing was held out for it.
 
     Raises:
-        DataError: if it is no number above 0.
+        DataError: if its temperature is no number above 0, or its smoothing none in [0, 1).
     """
     calibration = run.body.get("calibration")
     if calibration is None:
         return None
-    found = calibration.get("temperature") if isinstance(calibration, dict) else None
-    if not isinstance(found, float) or not 0 < found < math.inf:
-        raise DataError(f"{run.path / RUN}: calibration.temperature {found!r} is no number above 0")
-    return found
+    found = calibration if isinstance(calibration, dict) else {}
+    temperature, smoothing = found.get("temperature"), found.get("smoothing", 0.0)
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise DataError(f"{run.path / RUN}: calibration.temperature {temperature!r} is no number above 0")
+    if not isinstance(smoothing, float) or not 0 <= smoothing < 1:
+        raise DataError(f"{run.path / RUN}: calibration.smoothing {smoothing!r} is no number from 0 to 1")
+    return Calibration(temperature, smoothing)
 
 
 def find_run(root: Path, name: str) -> Run:
@@ -211,11 +215,26 @@ def find_run(root: Path, name: str) -> Run:
             if (Path(name) / RUN).is_file():
                 return open_run(Path(name))
     if fitting:
-        raise DataError(f"run {name!r} is not unique: {', '.join(folder.name for folder in fitting[:5])}")
+        raise DataError(
+            f"run {name!r} is not unique: {', '.join(folder.name for folder in fitting[:5])}", "Give more of its id."
+        )
     there = ", ".join(folder.name for folder in folders[-5:]) or "nothing"
-    raise DataError(
-        f"no run {name!r} under {root}; there is {there}", "Make one: pipeline train-head CACHE; list: pipeline runs"
-    )
+    raise DataError(f"no run {name!r} under {root}; there is {there}", _what_else(root, name, folders))
+
+
+def _what_else(root: Path, name: str, folders: list[Path]) -> str:
+    """Return what to do where no run has a name: it may be a slip of the pen, or a cache entry's."""
+    close = nearest(name, [folder.name for folder in folders]).strip()
+    of_entry = [run.id for run in list_runs(root) if name and _entry_id(run).startswith(name.lower())]
+    if of_entry:
+        shown = ", ".join(of_entry[-5:])
+        return f"{name} is a cache entry: name a run of it, {shown}{', …' if len(of_entry) > 5 else ''}"
+    return f"{close} Make one: pipeline train-head CACHE; list: pipeline runs".strip()
+
+
+def _entry_id(run: Run) -> str:
+    cache = run.body.get("cache")
+    return str(cache.get("id", "")) if isinstance(cache, dict) else ""
 
 
 def record_evaluation(run: Run, name: str, result: Mapping[str, Any]) -> None:

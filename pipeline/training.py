@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.calibration import Calibration, vote_smoothing
 from pipeline.device import resolve_device
 from pipeline.errors import UsageError
 from pipeline.features import Features
 from pipeline.heads.calibration import fit_temperature, fit_vote_temperature
 from pipeline.heads.head import Head
 from pipeline.heads.minibatch import Epoch
+from pipeline.heads.neighbours import NeighboursHead
 from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem, Solved, problem_of, solve_head, solver_threads
@@ -48,7 +50,7 @@ class TrainResult:
     metrics: dict[str, Any] | None
     """On validation rows; None without any. Never the test split's."""
     calibration: dict[str, Any] | None
-    """`temperature` that logits are divided by for probabilities, the `rows` it was fitted on, and which these were;
+    """`temperature` and `smoothing` of `calibration.Calibration`, the `rows` it was fitted on, and which these were;
     None without any."""
     rows: dict[str, int]
     streamed: bool
@@ -227,7 +229,7 @@ def train_opened(
     metrics = None
     if len(rows.val):
         metrics = classification_metrics(logits, features.y[rows.val].numpy(), features.classes)
-    calibration = _calibration(features, held_out, logits, solved.head.kind, refitted=opened.held_out is not rows)
+    calibration = _calibration(features, held_out, logits, solved.head, refitted=opened.held_out is not rows)
     seconds = time.perf_counter() - started
     counts = {"train": len(rows.train), "val": len(rows.val)}
     body = {
@@ -278,16 +280,18 @@ def _held_out(opened: Opened, problem: "Problem[Any]", solved: Solved) -> tuple[
 
 
 def _calibration(
-    features: Features, rows: np.ndarray, logits: np.ndarray, kind: str, *, refitted: bool
+    features: Features, rows: np.ndarray, logits: np.ndarray, head: Head, *, refitted: bool
 ) -> dict[str, Any] | None:
     import torch
 
     if not len(rows):
         return None
-    fit = fit_vote_temperature if kind == "neighbours" else fit_temperature
-    temperature = fit(torch.from_numpy(logits), features.y[rows])
+    y = features.y[rows]
+    smoothing = vote_smoothing(head.k) if isinstance(head, NeighboursHead) else 0.0
+    fit = fit_vote_temperature if smoothing else fit_temperature
     return {
-        "temperature": temperature,
+        "temperature": fit(torch.from_numpy(Calibration(smoothing=smoothing).scale(logits)), y),
+        "smoothing": smoothing,
         "rows": len(rows),
         "fitted_on": "validation rows, by a head trained without them" if refitted else "validation rows",
     }

@@ -1,6 +1,6 @@
 """The views of an entry: found among the entries beside it by their content, and read for training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
@@ -174,7 +174,7 @@ def read_views(views: Views) -> tuple[Features, ViewedRows]:
     return replace(features, x=every[:n]), ViewedRows(every, n, rows, len(views))
 
 
-def _check_same(view: Features, ids: list[str]) -> None:
+def _check_same(view: Features, ids: Sequence[str]) -> None:
     """Refuse a view of which other rows are usable: an image that was read for one and could not be for another."""
     if view.ids != ids:
         raise DataError(
@@ -195,7 +195,7 @@ def _check_fits(views: Views, numbers: int, itemsize: int) -> None:
 
 def rows_by_view(views: Views, rows: np.ndarray, stream: Stream) -> "Iterator[Tensor | StreamedRows]":
     """Yield the features (m, d) of some rows, which rise, in each view in turn; one view is open at a time."""
-    ids: list[str] = []
+    ids: Sequence[str] = ()
     for entry in views.entries:
         features, x = open_features(entry, stream)
         ids = ids or features.ids

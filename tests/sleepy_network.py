@@ -2,6 +2,7 @@
 
 SLEEPY_SECONDS   how long a forward pass takes beside its arithmetic
 SLEEPY_LOG       a file that gets a line for each forward pass: process id, and images that are not all zeros
+SLEEPY_NAN       an image whose first pixel is of this red value has no finite features
 SLEEPY_DEADLY    an image whose first pixel is of this red value kills the process that computes it
 """
 
@@ -31,7 +32,9 @@ class Sleepy(nn.Module):
         if "SLEEPY_DEADLY" in os.environ and (reds == float(os.environ["SLEEPY_DEADLY"])).any():
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(os.environ.get("SLEEPY_SECONDS", 0)))
-        return images.flatten(1) @ self.weights
+        features = images.flatten(1) @ self.weights
+        features[reds == float(os.environ.get("SLEEPY_NAN", -1))] = float("nan")
+        return features
 
 
 def network():

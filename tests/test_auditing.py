@@ -19,6 +19,7 @@ from pipeline.auditing.groups import weak_groups
 from pipeline.auditing.labels import confident_joint, find_suspects
 from pipeline.auditing.leaks import find_leaks
 from pipeline.auditing.outliers import neighbour_distances
+from pipeline.cli.audit_view import _cut
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features
 
@@ -178,11 +179,17 @@ def test_the_command(cli, faulty, tmp_path):
     assert "2 test rows of 60 known from train" in done.out
     assert "labels differ" in done.out
     assert done.err.splitlines()[-1].startswith("next: pipeline learn-curve ")
+    assert "copies, 5 of " in cli("audit", "--cache-dir", faulty / "cache", "-o", tmp_path / "short").out
     folder = next((tmp_path / "audits").iterdir())
     result = pipeline.read_audit(folder)
     document = json.loads(cli("audit", "--cache-dir", faulty / "cache", "-o", folder, "--json").out)
     assert {**document, "seconds": 0, "path": 0} == {**result.to_json(), "seconds": 0, "path": 0}
     assert cli("audit", "--cache-dir", faulty / "cache", "-o", folder, "-q").out == f"{folder}\n"
+
+
+def test_ids_that_are_cut_keep_their_split_and_their_end():
+    assert _cut("test/a long name of a class/copy of 1.jpg", 27) == "test/…a class/copy of 1.jpg"
+    assert _cut("n" * 30 + "/x.jpg", 27) == f"…{'n' * 20}/x.jpg"
 
 
 def test_near_duplicates_are_looked_for_where_images_are(cli, photos, tmp_path):

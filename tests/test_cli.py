@@ -227,8 +227,9 @@ def test_a_class_missing_on_a_side_is_counted_in_words(cli, tmp_path):
         (["extract", "photos"], "what is finished is kept. Go on with: pipeline extract photos"),
         (["sweep", "--lr", "1e-3"], "nothing is left behind. Start again with: pipeline sweep --lr 1e-3"),
         (["sweep", "--lr", ",".join(["1e-3"] * 200)], "Start again with: the same command"),
+        (["-v", "audit"], "nothing is left behind. Start again with: pipeline -v audit"),
     ],
-    ids=["extract", "sweep", "long"],
+    ids=["extract", "sweep", "long", "audit"],
 )
 def test_an_interrupted_command_promises_no_more_than_it_kept(command, said, capsys):
     assert _interrupted(Screen(), command) == 130

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.reporting import figures
+from pipeline.reporting.pictures import boxed
 
 pytest.importorskip("matplotlib")
 
@@ -44,7 +45,19 @@ def test_an_svg_has_its_text_as_text_and_always_the_same_bytes(name):
     assert DRAWN[name](kind="svg") == one
 
 
+def test_names_without_letters_in_the_font_are_told_not_warned_of():
+    assert figures.unwritable(["avión", "船", "größe"]) == ["船"]
+    assert figures.confusion_matrix([[8, 2], [0, 5]], ["船", "beet"], kind="png")
+    assert boxed(["船", "beet"]) == ["The font of PNG plots has no letters for 船: confusion.svg shows them."]
+    assert boxed(["beet"]) == []
+
+
 def test_a_png_is_a_picture():
     data = DRAWN["curve"](kind="png")
     assert Image.open(io.BytesIO(data)).format == "PNG"
     assert DRAWN["curve"](kind="png") == data
+
+
+def test_letters_that_the_font_lacks_raise_no_warning():
+    for kind in ("png", "svg"):
+        assert figures.confusion_matrix([[2, 1], [0, 3]], ["猫", "कुत्ता"], kind=kind)

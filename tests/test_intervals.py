@@ -6,6 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn import metrics
 
+from pipeline.calibration import Calibration, vote_smoothing
 from pipeline.errors import DataError
 from pipeline.heads.calibration import fit_temperature, fit_vote_temperature
 from pipeline.intervals import METRICS, intervals, metric_of, resample, value_of
@@ -21,7 +22,12 @@ def made_up(n: int = 400, c: int = 4, seed: int = 0, lift: float = 1.5, temperat
     logits = rng.normal(0, 1, (n, c)).astype(np.float32)
     logits[np.arange(n), y] += lift
     return outcomes_of(
-        logits, y, temperature, classes=tuple("abcdefgh"[:c]), ids=tuple(map(str, range(n))), digests=digests(n)
+        logits,
+        y,
+        None if temperature is None else Calibration(temperature),
+        classes=tuple("abcdefgh"[:c]),
+        ids=tuple(map(str, range(n))),
+        digests=digests(n),
     )
 
 
@@ -40,7 +46,7 @@ def logits_like(n: int, c: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
 def test_outcomes_hold_all_that_metrics_need():
     logits, y = logits_like(300, 8)
     names = tuple("abcdefgh")
-    one = outcomes_of(logits, y, 2.0, classes=names, ids=tuple(map(str, range(300))), digests=digests(300))
+    one = outcomes_of(logits, y, Calibration(2.0), classes=names, ids=tuple(map(str, range(300))), digests=digests(300))
     wanted = classification_metrics(logits, y, names)
     for metric in METRICS:
         assert value_of(one, metric) == pytest.approx(wanted[metric], abs=1e-12), metric
@@ -97,6 +103,30 @@ def test_intervals_hold_the_value_and_are_as_wide_as_theory_says():
     assert set(intervals(one.take(np.array([0])), figures)) == {"accuracy", "top5_accuracy"}
 
 
+def test_interval_of_macro_f1_holds_the_truth_where_classes_are_many():
+    rng, n, c = np.random.default_rng(4), 3000, 300
+    y, other = rng.integers(0, c, n), rng.integers(0, c, n)
+    logits = np.eye(c, dtype=np.float32)[np.where(rng.random(n) < 0.7, y, other)]
+    truth = 0.7 + 0.3 / c  # all classes alike: precision and recall are this share
+    one = outcomes_of(logits, y, None, classes=tuple(map(str, range(c))), ids=("",) * n, digests=digests(n))
+    (drawn,) = resample(n, metric_of(one, "macro_f1"))
+    assert np.quantile(drawn.values, 0.975) < truth
+    low, high = drawn.interval()
+    assert low < truth < high
+
+
+def test_intervals_stay_in_the_range_of_their_metric():
+    y = np.arange(40) % 4
+    logits = 50 * np.eye(4, dtype=np.float32)[y]
+    logits[0] = logits[1]
+    names = tuple("abcd")
+    one = outcomes_of(logits, y, None, classes=names, ids=("",) * 40, digests=digests(40))
+    found = intervals(one, classification_metrics(logits, y, names))
+    assert all(0 <= low <= high for low, high in found.values())
+    assert all(found[name][1] <= 1 for name in ("balanced_accuracy", "macro_f1", "ece"))
+    assert standings([[one]], "macro_f1")[0].interval == tuple(found["macro_f1"])
+
+
 def test_bootstrap_p_is_small_only_for_what_is_not_zero():
     rng = np.random.default_rng(0)
     for shift, small in ((0.0, False), (0.5, True)):
@@ -147,7 +177,10 @@ def test_outcomes_are_kept_and_damage_is_seen(tmp_path):
     run = save_run(tmp_path, "", {"metrics": None}, {})
     with pytest.raises(DataError, match="no evaluation 'test'") as error:
         read_outcomes(run)
-    assert "pipeline evaluate 0001" in error.value.hint
+    assert f"pipeline evaluate {run.path}" in error.value.hint
+    with pytest.raises(DataError, match="no evaluation 'val-77c0'") as error:
+        read_outcomes(run, "val-77c0")
+    assert error.value.hint.endswith("--split val --cache 77c0")
     one = made_up(temperature=1.7)
     record_evaluation(run, "test", {"outcomes": write_outcomes(run, "test", one)})
     found = read_outcomes(run)
@@ -174,6 +207,13 @@ def test_temperature_is_found_again(factor):
     assert fit_vote_temperature(torch.from_numpy(factor * logits), torch.from_numpy(y)) == pytest.approx(
         factor, rel=0.06
     )
+
+
+def test_smoothed_votes_are_one_vote_more_spread_over_all_classes():
+    logits = np.log(np.array([[0.6, 0.4, 1e-30, 1e-30], [1.0, 1e-30, 1e-30, 1e-30]]))
+    found = softmax(Calibration(smoothing=vote_smoothing(5)).scale(logits), axis=1)
+    assert found == pytest.approx(np.array([[3.25, 2.25, 0.25, 0.25], [5.25, 0.25, 0.25, 0.25]]) / 6)
+    assert np.array_equal(Calibration(2.0).scale(logits), logits / 2)
 
 
 def test_rows_that_are_all_right_give_no_endless_certainty():

@@ -63,6 +63,7 @@ def test_seeds_on_the_command_line(cli, place):
     entry = (place / "entry").read_text()
     told = cli("train-head", entry, "--seeds", 2, "--seed", 5, "--epochs", 1, "--val-fraction", 0.3, "--json")
     body = json.loads(told.out)
+    assert "seeds 5 to 6" in told.err
     assert (told.code, [one["seed"] for one in body["seeds"]]) == (0, [5, 6])
     accuracies = [one["metrics"]["accuracy"] for one in body["seeds"]]
     assert body["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
@@ -73,12 +74,17 @@ def test_seeds_on_the_command_line(cli, place):
     assert "2 seeds: accuracy" in told.out
     assert "±" in told.out
     assert "next: pipeline compare" in told.err
+    assert "test split measured 1 time for each run" in told.err
+    figures = told.out.partition("2 seeds: accuracy ")[2].partition(" %")[0]
+    assert cli("report", body["run"], "--no-images", "-o", "page.html").code == 0
+    assert f"One of 2 seeds of its recipe: accuracy {figures}% over them." in Path("page.html").read_text()
     cli("evaluate", body["run"])
     listed = json.loads(cli("runs", "--json").out)["runs"]
     assert [one["touches"] for one in listed] == [2, 1]
+    assert "measured 2 to 3 times for each run" in cli("evaluate", body["run"], "--seeds").err
     assert {one["group"] for one in listed} == {body["group"]}
     told = cli("runs")
-    assert "% x2" in told.out
+    assert "% x3" in told.out
     assert "#5" in told.out
     assert f"next: pipeline predict {listed[-1]['run']}" in told.err  # one recipe has nothing to be compared with
 
@@ -93,6 +99,7 @@ def test_seeds_on_the_command_line(cli, place):
         (["compare", "--csv", "--md"], "--csv and --md"),
         (["compare", "-o", "table.html"], "unknown ending '.html'"),
         (["compare"], "there are none under runs"),
+        (["compare", "--backbones", "resnet18,rasnet18", "nowhere"], "unknown backbone 'rasnet18'"),
     ],
 )
 def test_refusals(cli, place, options, said):
@@ -146,7 +153,7 @@ def test_nothing_but_evaluate_looks_at_test_rows(place, tmp_path, monkeypatch):
     assert swept.run.calibration is not None
     assert "without them" in swept.run.calibration["fitted_on"]
     assert pipeline.learn_curve(entry, fractions=(1.0,)).points[-1].mean > 0
-    with pytest.raises((ValueError, RuntimeWarning)):  # the guard itself works
+    with pytest.raises(DataError, match="logits that are not finite"):  # the guard itself works
         pipeline.evaluate(made.path, runs_dir=tmp_path)
 
 
@@ -168,6 +175,14 @@ def test_predictions_are_calibrated_on_request(cli, place, runs):
     none = pipeline.train_head(entry, val_fraction=0, epochs=1, runs_dir=runs)
     told = cli("predict", none.run, "--cache", entry, "--runs-dir", runs, "--calibrated")
     assert (told.code, "has no temperature" in told.err) == (3, True)
+
+
+def test_a_run_without_its_head_is_not_compared(cli, runs):
+    head = next(runs.glob("0001*")) / "head.json"
+    head.rename(head.with_name("away"))
+    done = cli("compare", "--runs-dir", runs)
+    head.with_name("away").rename(head)
+    assert (done.code, "head.json is not there" in done.err) == (3, True)
 
 
 def test_compare_needs_no_features(place, runs, monkeypatch):
@@ -193,12 +208,13 @@ def test_compare_on_the_command_line(cli, runs):
     assert "0001-s +2" in told.out
     assert "to the best, 95 %" in told.out
     assert "Holm's correction for 1 comparison" in told.err
+    assert "McNemar" not in told.err  # of one of the two there are seeds
     assert "next: pipeline evaluate" in told.err
     told = cli("compare", "0001", "0004", "--metric", "nll", "--runs-dir", runs, "--csv", "-o", "table.md")
     rows = list(csv.DictReader(told.out.splitlines()))
     assert {row["runs"] for row in rows} == {"0001-s", "0004"}
     assert float(rows[0]["value"]) <= float(rows[1]["value"])
-    assert Path("table.md").read_text().startswith("| runs | seeds |")
+    assert "| run | head | backbone | NLL | to the best, 95 % | p |" in Path("table.md").read_text()
     body = json.loads(cli("compare", "--runs-dir", runs, "--json").out)
     assert (body["n"], body["correction"], len(body["lines"])) == (30, "Holm", 2)
     assert cli("compare", "--runs-dir", runs, "-o", "table.md").code == 2
@@ -213,8 +229,12 @@ def test_compare_refuses_other_rows_and_says_what_to_do(place, runs, tmp_path):
     with pytest.raises(DataError, match=r"30 and 29, of which 29") as error:
         pipeline.compare(["0001", mine.run], runs_dir=runs)
     assert "--cache" in error.value.hint
-    with pytest.raises(UsageError, match="there is one"):
+    with pytest.raises(UsageError, match="there is one") as error:
         pipeline.compare(runs_dir=runs)
+    assert f"Measure another: pipeline evaluate {runs / '0004'}" in error.value.hint
+    with pytest.raises(UsageError, match="there is one") as error:
+        pipeline.compare(["0004"], runs_dir=runs)
+    assert "Name another" in error.value.hint
     pipeline.evaluate("0001", cache=other.path, runs_dir=runs)
     found = pipeline.compare(cache=other.cache, runs_dir=runs)
     assert found.n == 29
@@ -236,6 +256,7 @@ def test_backbones_are_chosen_on_validation_rows_and_one_is_measured(cli, place)
     assert body["evaluation"]["run"] == body["backbones"][0]["run"]
     again = cli("compare", *given, place / "photos", "--cache-dir", place / "cache")
     assert again.out.count("cached") == 2
+    assert "squeezenet1_1 · 2 of 2" in again.err
     assert "next: pipeline sweep" in again.err
     assert cli("compare", "--backbones", "resnet18", place / "photos").code == 2
     assert cli("compare", "--backbones", "resnet18,resnet50").code == 2

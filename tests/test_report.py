@@ -13,15 +13,18 @@ import pytest
 from conftest import make_photos
 
 import pipeline
+from pipeline.auditing.leaks import Leak
 from pipeline.auditing.result import Duplicate, Row
 from pipeline.errors import DataError, UsageError
 from pipeline.learning_curve import read_curve, write_curve
 from pipeline.metrics import calibration_error, reliability_bins
 from pipeline.outcomes import outcomes_of
+from pipeline.progress import Progress
 from pipeline.reporting.audit_section import SUSPECTS, audit_section, shown_pairs
 from pipeline.reporting.charts import scale
 from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import embed, map_sample
+from pipeline.reporting.names import visible
 from pipeline.reporting.render import embedded
 from pipeline.reporting.tables import CELL_IMAGES, cell_images, confused_pairs, worst_errors
 from pipeline.runs import find_run
@@ -37,7 +40,7 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("report")
     make_photos(root / "photos", per_class=12)
     first = sorted(path for path in (root / "photos").iterdir() if path.is_dir())[0]
-    first.rename(first.with_name("<b>&'\"x"))
+    first.rename(first.with_name("<b>&'\"x\u202e"))
     pipeline.extract(
         str(root / "photos"), cache_dir=root / "cache", workers=1, test_fraction=0.4, backbone="shufflenet_v2_x0_5",
         weights="none", image_size=32,
@@ -87,10 +90,12 @@ def test_intervals_are_those_of_evaluate(place):
 
 def test_classes_are_those_of_evaluate(place):
     table = page_of(place).split('id="per-class"')[1].split("</table>")[0]
-    rows = re.findall(r'<th scope="row">(.*?)</th>' + 4 * r'<td class="number" data-value="([^"]+)">(.*?)</td>', table)
+    rows = re.findall(
+        r'<th scope="row"><bdi>(.*?)</bdi></th>' + 4 * r'<td class="number" data-value="([^"]+)">(.*?)</td>', table
+    )
     assert len(rows) == len(kept(place)["metrics"]["per_class"]) == 3
     for (name, n, _, *shares), row in zip(rows, kept(place)["metrics"]["per_class"], strict=True):
-        assert (html.unescape(name), int(n)) == (row["class"], row["n"])
+        assert (html.unescape(name), int(n)) == (visible(row["class"]), row["n"])
         expected = [row[key] for key in ("precision", "recall", "f1")]
         assert [float(value) for value in shares[::2]] == expected
         assert shares[1::2] == [f"{100 * share:.2f}%" for share in expected]
@@ -120,7 +125,8 @@ def test_suspects_of_the_audit_are_shown_with_their_images(place):
     alts = [
         html.unescape(alt) for alt in re.findall(r'<img src="data:image/jpeg;base64,[\w+/=]+" alt="(.*?)">', section)
     ]
-    assert alts[-len(suspects) :] == [f"{one.id}: labelled {one.label}, suggested {one.suggested}" for one in suspects]
+    wanted = [f"{one.id}: labelled {one.label}, suggested {one.suggested}" for one in suspects]
+    assert alts[-len(suspects) :] == [visible(alt) for alt in wanted]
     assert f'data-leaks="{len(found.leaks)}"' in section
 
 
@@ -138,8 +144,19 @@ def test_copies_with_two_labels_come_first_then_those_across_splits(place):
     ]
     found = replace(pipeline.read_audit(findings(place)), duplicates=tuple(pairs))
     assert [one.a.id for one in shown_pairs(found)] == ["g", "e", "c", "a"]
-    section = audit_section(found, find_run(place / "runs", "0001"), {})
+    run = find_run(place / "runs", "0001")
+    section = audit_section(found, run, pipeline.read_outcomes(run), {})
     assert (section["copies"], section["conflicts"]) == (4, 1)
+
+
+def test_accuracy_without_leaks_is_of_the_run_whose_page_it_is(place):
+    run = find_run(place / "runs", "0001")
+    outcomes = pipeline.read_outcomes(run)
+    leaks = (Leak(outcomes.ids[0], "exact", "a", "train"),)
+    found = replace(pipeline.read_audit(findings(place)), leaks=leaks, effect=None)
+    effect = audit_section(found, run, outcomes, {})["effect"]
+    assert (effect.run, effect.accuracy) == ("0001", kept(place)["metrics"]["accuracy"])
+    assert effect.clean_accuracy == pytest.approx(outcomes.right[1:].mean())
 
 
 def test_learning_curve_is_the_one_that_was_kept(place):
@@ -193,6 +210,7 @@ def test_what_is_missing_names_its_command(place, cli, tmp_path):
     write_json(tmp_path / "kept" / "learning-curve.json", {**body, "manifest_sha256": "0" * 64}, replace=True)
     done = cli("report", "latest", "--findings", tmp_path / "kept", *where)
     assert "is of other data than this run was trained on" in done.err
+    assert f"next: pipeline audit {folder.name}" in done.err
     page = html.unescape((tmp_path / "page.html").read_text())
     for name, command in (("audit", "audit"), ("learning-curve", "learn-curve")):
         assert f"pipeline {command} {folder.name} --cache-dir {place / 'cache'}" in section_of(page, name)
@@ -204,6 +222,16 @@ def test_names_are_text_and_nothing_is_loaded(place):
     assert "&lt;b&gt;" in page
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:image/jpeg;base64,)""", page)
     assert "default-src 'none'" in html.unescape(page)
+
+
+def test_directions_and_separators_in_names_are_spelt_out(place):
+    page = page_of(place)
+    assert "\u202e" not in page
+    assert page.count("x\\u202e") > 5
+    [data] = re.findall(r'id="data">(.*?)</script>', page)
+    assert "<b>&'\"x\\u202e" in json.loads(data)["classes"]
+    assert visible("\u202egnp.exe\u2028 caf\udce9\x1b") == "\\u202egnp.exe\\u2028 caf\\udce9\\x1b"
+    assert visible("می\u200cخواهم 猫") == "می\u200cخواهم 猫"
 
 
 def test_data_cannot_end_its_element():
@@ -227,6 +255,9 @@ def test_command_says_where_and_what_next(where, cli, tmp_path):
     done = cli("report", "latest", "--no-images", "-o", tmp_path / "page.html", "--json", *where)
     said = json.loads(done.out)
     assert (said["run"], said["images"], said["bytes"]) == ("0001", 0, (tmp_path / "page.html").stat().st_size)
+    assert said["audited"]
+    done = cli("report", "latest", "--no-images", "-o", tmp_path / "page.html", *where)
+    assert "next: pipeline export 0001" in done.err
 
 
 def test_run_without_evaluation_is_refused_with_the_command(place, tmp_path):
@@ -234,7 +265,7 @@ def test_run_without_evaluation_is_refused_with_the_command(place, tmp_path):
     (tmp_path / "0001" / "evaluation-test.json").unlink()
     with pytest.raises(DataError) as error:
         pipeline.report("0001", runs_dir=tmp_path, cache_dir=place / "cache")
-    assert "pipeline evaluate 0001" in error.value.hint
+    assert f"pipeline evaluate {tmp_path / '0001'}" in error.value.hint
 
 
 def test_folder_as_output_is_refused(place, tmp_path):
@@ -302,7 +333,9 @@ def test_sweep_is_shown_best_first(place, tmp_path):
         **folders,
     )
     pipeline.evaluate(**folders)
-    pipeline.report(images=False, output=tmp_path / "page.html", **folders)
+    told: list[Progress] = []
+    pipeline.report(images=False, output=tmp_path / "page.html", on_map=told.append, **folders)
+    assert [(one.done, one.total) for one in told] == [(0, told[1].done), (told[1].done, told[1].done)]
     section = (tmp_path / "page.html").read_text().split('id="sweep"')[1].split("</section>")[0]
     assert re.findall(r"<td>([\d.]+)</td>", section) == [str(one.settings.lr) for one in swept.candidates]
 

@@ -116,6 +116,18 @@ def test_map_moves_by_mouse_and_keys_and_changes_its_view(page):
     assert "wrong" in page.inner_text("#legend")
 
 
+def test_long_names_hide_no_column_and_foreign_scripts_turn_no_figure(page):
+    for table in ("per-class", "pairs"):
+        spare = page.evaluate(
+            """(id) => { const name = document.querySelector(`#${id} tbody bdi`), before = name.textContent;
+              name.textContent = "x".repeat(300); const box = document.getElementById(id).parentElement;
+              const spare = box.clientWidth - box.scrollWidth; name.textContent = before; return spare; }""",
+            table,
+        )
+        assert spare >= 0, table
+    assert page.locator("#worst figcaption > bdi").count() >= 2 * page.locator("#worst figure").count()
+
+
 def test_theme_changes_and_print_is_light(page):
     paper = "getComputedStyle(document.body).backgroundColor"
     before = page.evaluate(paper)
@@ -124,6 +136,8 @@ def test_theme_changes_and_print_is_light(page):
     page.emulate_media(media="print")
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert not page.is_visible("nav")
+    page.evaluate("document.querySelector('#cell').replaceChildren()")
+    assert not page.is_visible("#cell")  # nothing can be chosen on paper
     page.emulate_media(media="screen")
     page.click("#theme")
 

@@ -144,8 +144,17 @@ def test_an_unknown_run_says_how_to_make_one(tmp_path, monkeypatch, name):
 
 def test_an_unknown_run_says_what_there_is(tmp_path):
     save(tmp_path, "one")
-    with pytest.raises(DataError, match="there is 0001-one"):
-        find_run(tmp_path, "0002")
+    with pytest.raises(DataError, match="there is 0001-one") as caught:
+        find_run(tmp_path, "0001-oen")
+    assert caught.value.hint.startswith("Did you mean '0001-one'?")
+
+
+def test_a_cache_entry_in_place_of_a_run_is_told_its_runs(tmp_path):
+    save_run(tmp_path, "mine", {"cache": {"id": "77c0ffee00000000"}}, {})
+    save(tmp_path, "another")
+    with pytest.raises(DataError, match="no run '77c0'") as caught:
+        find_run(tmp_path, "77c0")
+    assert caught.value.hint == "77c0 is a cache entry: name a run of it, 0001-mine"
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "00\0", "\0", "0001\0", "\udcff", "..", "/"], ids=ascii)

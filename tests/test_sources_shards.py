@@ -42,7 +42,7 @@ def test_samples_are_keys_and_images_are_read_in_place(place, shards, spec):
     assert listing.classes == ("apple", "beet", "corn")
     files = rows_of(place / "photos")
     assert listing.stats is not None
-    assert len({tuple(row) for row in listing.stats.tolist()}) == len(set(listing.stats[:, 0].tolist())) == 12
+    assert len({tuple(row) for row in listing.stats[:].tolist()}) == len(set(listing.stats[:][:, 0].tolist())) == 12
     for row, key in enumerate(listing.ids):
         payload = source.payload(key)
         data, _, facts = read_file(payload.path, payload.span)

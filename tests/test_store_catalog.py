@@ -104,6 +104,13 @@ def test_an_unknown_name_says_what_there_is(root):
     assert "pipeline cache ls" in caught.value.hint
 
 
+@pytest.mark.parametrize(("name", "said"), [("0001-one", "is a run: `pipeline runs`"), (".", "pipeline extract .")])
+def test_a_run_or_a_folder_of_images_in_place_of_an_entry_is_told_what_to_do(root, name, said):
+    with pytest.raises(CacheError, match="no cache entry") as caught:
+        find_entry(root, name)
+    assert said in caught.value.hint
+
+
 def test_an_unknown_name_in_an_empty_cache_says_so(tmp_path):
     with pytest.raises(CacheError, match="there is nothing"):
         find_entry(tmp_path, "aaaa")

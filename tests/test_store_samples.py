@@ -10,6 +10,7 @@ from pipeline.errors import CacheError
 from pipeline.store.columns import write_columns
 from pipeline.store.key import SPLITS
 from pipeline.store.samples import SampleTable, read_skipped, skipped_csv
+from pipeline.textcolumn import TextColumn
 
 
 def tiny_table() -> SampleTable:
@@ -192,3 +193,19 @@ def test_without_classes_every_label_is_minus_one_and_with_them_none_is():
         SampleTable.from_bytes(bare.to_bytes(), 2)
     with pytest.raises(CacheError, match="label holds values that are not between -1 and -1"):
         SampleTable.from_bytes(table.to_bytes(), 0)
+
+
+def test_a_table_written_to_its_file_has_the_bytes_of_one_built_in_memory(tmp_path):
+    n = 70_000
+    rng = np.random.default_rng(0)
+    ids = TextColumn(f"train/class{row // 1000}/{row}.jpg" for row in range(n))
+    groups = TextColumn(f"g{row // 7}" for row in range(n))
+    digests = rng.integers(0, 256, (n, 32), np.uint8)
+    numbers = [rng.integers(0, 2, n).astype(dtype) for dtype in (np.int64, np.int8, np.uint8)]
+    for place, table in enumerate([SampleTable(ids, digests, *numbers, groups), tiny_table()]):
+        table.write(tmp_path / str(place))
+        assert (tmp_path / str(place)).read_bytes() == table.to_bytes()
+        listed = replace(table, ids=list(table.ids), groups=None if table.groups is None else list(table.groups))
+        assert listed.to_bytes() == table.to_bytes()
+    with pytest.raises(OSError, match="exist"):
+        table.write(tmp_path / "0")

@@ -88,7 +88,7 @@ class LeakEffect:
 
 
 def leak_effect(run: Run, outcomes: Outcomes, leaks: Sequence[Leak]) -> LeakEffect:
-    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept of it."""
+    """Return a run's accuracy with and without leaked rows, by what `evaluate` kept of test rows."""
     leaked = {leak.id for leak in leaks}
     clean = outcomes.right[[one not in leaked for one in outcomes.ids]]
     hits, kept = int(outcomes.right.sum()), len(clean)
@@ -109,7 +109,7 @@ def measured_run(features: Features, run: str | Path | None, runs_dir: Path) -> 
     It is the one asked for, else the latest of which that can be read; None if there is none.
 
     Raises:
-        DataError: if the one asked for is not there, or was not measured on these rows, or as `read_outcomes`.
+        DataError: if the one asked for is not there, or was not measured on these rows; and as `read_outcomes`.
     """
     candidates = [find_run(runs_dir, str(run))] if run is not None else list_runs(runs_dir)[::-1]
     for one in candidates:

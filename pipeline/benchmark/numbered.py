@@ -17,6 +17,7 @@ from pipeline.launch.jobs import run_jobs
 from pipeline.launch.result import ExtractResult
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.source import TRAIN, ArrayPayload, Listing
+from pipeline.textcolumn import TextColumn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +43,7 @@ class NumberedImages:
         """List the numbers."""
         numbers = np.arange(self.count)
         classes = tuple(f"class {number}" for number in range(CLASSES))
-        ids = [str(number) for number in range(self.count)]
+        ids = TextColumn(map(str, range(self.count)))
         return Listing(ids, numbers % CLASSES, np.full(self.count, TRAIN, np.int8), classes)
 
     def payload(self, sample_id: str) -> ArrayPayload:

@@ -92,18 +92,24 @@ def _groups(result: AuditResult) -> str:
 
 def _show_lists(screen: Screen, result: AuditResult, most: int) -> None:
     _show_pairs(screen, result, most)
-    _show_suspects(screen, "suspect labels", result.labels.suspects[:most])
-    _show_suspects(screen, "suspect labels of test rows", result.test_labels.suspects[:most])
+    _show_suspects(screen, "suspect labels", result.labels.suspects, most)
+    _show_suspects(screen, "suspect labels of test rows", result.test_labels.suspects, most)
     if result.outliers.rows:
         rows = [(_cut(one.id), one.label, f"{one.distance:.3f}") for one in result.outliers.rows[:most]]
-        screen.table("outliers", ("id", "label", "distance"), rows, right="distance")
+        title = _title("outliers", result.outliers.rows, most)
+        screen.table(title, ("id", "label", "distance"), rows, right="distance")
     if result.groups.weak:
         weak = [
             (_cut(one.group), one.by, f"{one.n:,}", percent(one.accuracy), percent(one.rest), f"{one.p_holm:.1g}")
             for one in result.groups.weak[:most]
         ]
         columns = ("group", "by", "n", "accuracy", "rest", "p")
-        screen.table("weak groups", columns, weak, right="n accuracy rest p")
+        screen.table(_title("weak groups", result.groups.weak, most), columns, weak, right="n accuracy rest p")
+
+
+def _title(name: str, found: Sequence[object], most: int) -> str:
+    """Return a list's name, and how much of it is shown if that is not all."""
+    return f"{name}, {most} of {len(found):,}" if len(found) > most else name
 
 
 def _show_pairs(screen: Screen, result: AuditResult, most: int) -> None:
@@ -114,17 +120,22 @@ def _show_pairs(screen: Screen, result: AuditResult, most: int) -> None:
             (_cut(one.a.id, 27), _cut(one.b.id, 27), one.kind, "labels differ" if one.conflict else "")
             for one in ranked[:most]
         ]
-        screen.table("copies", ("id", "of", "kind", ""), rows)
+        screen.table(_title("copies", result.duplicates, most), ("id", "copy of", "kind", ""), rows)
 
 
-def _show_suspects(screen: Screen, title: str, suspects: Sequence[Suspect]) -> None:
+def _show_suspects(screen: Screen, name: str, suspects: Sequence[Suspect], most: int) -> None:
     if suspects:
         rows = [
-            (_cut(one.id, 30), _cut(one.label, 16), _cut(one.suggested, 16), f"{one.margin:.2f}") for one in suspects
+            (_cut(one.id, 30), _cut(one.label, 16), _cut(one.suggested, 16), f"{one.margin:.2f}")
+            for one in suspects[:most]
         ]
-        screen.table(title, ("id", "label", "rather", "margin"), rows, right="margin")
+        screen.table(_title(name, suspects, most), ("id", "label", "rather", "margin"), rows, right="margin")
 
 
 def _cut(text: str, width: int = ID_WIDTH) -> str:
-    """Return the end of a text that is too wide: of an id, the part that differs."""
-    return text if len(text) <= width else "…" + text[1 - width :]
+    """Return what tells an id that is too wide from others: its first folder, mostly the split, and its end."""
+    if len(text) <= width:
+        return text
+    folder, slash, _ = text.partition("/")
+    start = folder + slash if slash and len(folder) <= width // 3 else ""
+    return start + "…" + text[len(start) + 1 - width :]

@@ -17,6 +17,13 @@ from pipeline.errors import UsageError
 @click.option("--weights", default="DEFAULT", show_default=True, help="Of all --backbones, as for extract.")
 @click.option("--image-size", type=int, help="Of all --backbones.  [default: the weights' own]")
 @click.option(
+    "--on-bad-image",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="Of all --backbones: what an unusable image does.",
+)
+@click.option(
     "--solver",
     type=click.Choice(["exact", "minibatch"]),
     default="exact",
@@ -32,7 +39,7 @@ from pipeline.errors import UsageError
 )
 @click.option("--cache", help="Of evaluations on several entries, those on this one.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV.")
-@click.option("--md", "as_markdown", is_flag=True, help="Print it as Markdown.")
+@click.option("--md", "--markdown", "as_markdown", is_flag=True, help="Print it as Markdown.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .csv, .md or .json file.")
 @runs_dir_option
 @global_options
@@ -97,10 +104,16 @@ def _backbones(screen: Screen, source: str, names: str, runs_dir: Path, *, solve
     from pipeline.heads.settings import HeadSettings
 
     settings = HeadSettings.of(solver=solver, standardize=solver == "exact")
-    listed = [name.strip() for name in names.split(",") if name.strip()]
+    listed = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     with screen.bar("extract") as on_progress:
         result = compare_backbones(
-            source, listed, settings=settings, runs_dir=runs_dir, on_progress=on_progress, **options
+            source,
+            listed,
+            settings=settings,
+            runs_dir=runs_dir,
+            on_backbone=lambda name: screen.facts({"backbone": f"{name} · {listed.index(name) + 1} of {len(listed)}"}),
+            on_progress=on_progress,
+            **options,
         )
     show_backbones(screen, result)
     where = cache_dir_words(options["cache_dir"]) + runs_dir_words(runs_dir)

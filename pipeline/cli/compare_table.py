@@ -15,18 +15,20 @@ FIELDS = (
     *("difference", "difference_low", "difference_high", "p", "p_holm", "val_accuracy"),
     *("extraction_seconds", "training_seconds", "dim", "head_bytes"),
 )
-"""Columns of the CSV and Markdown table."""
+"""Columns of the CSV table."""
+AGAINST = "to the best, 95 %"
+COSTS = ("run", "backbone", "val", "extract", "train", "features", "head")
+"""Columns of the second table on the screen."""
 
 
 def show_comparison(screen: Screen, result: ComparisonResult) -> None:
     """Show who is how far from the best, and what each takes."""
     if not (screen.json or screen.quiet):
         name, title = result.metric, NAMES[result.metric]
-        columns = ("run", "head", title, "to the best, 95 %", "p")
+        columns = ("run", "head", title, AGAINST, "p")
         rows = [(_name(one), head_words(one.runs[0]), _value(one, name), *_against(one, name)) for one in result.lines]
-        screen.table("", columns, rows, right="p")
-        costs = ("run", "backbone", "val", "extract", "train", "features", "head")
-        screen.table("", costs, [_costs(one) for one in result.lines], right=" ".join(costs[2:]))
+        screen.table("", columns, rows, right="p", whole=(title, AGAINST))
+        screen.table("", COSTS, [_costs(one) for one in result.lines], right=" ".join(COSTS[2:]))
         screen.note(_method(result))
         if result.left_out:
             shown = ", ".join(result.left_out[:5]) + (", …" if len(result.left_out) > 5 else "")
@@ -79,8 +81,9 @@ def _verdict(result: ComparisonResult) -> str:
 
 
 def _method(result: ComparisonResult) -> str:
-    seeds = any(len(one.runs) > 1 for one in result.lines)
-    exact = result.metric == "accuracy" and sum(len(one.runs) == 1 for one in result.lines) > 1
+    best, *others = (len(one.runs) for one in result.lines)
+    exact = result.metric == "accuracy" and best == 1 and 1 in others
+    seeds = any(runs > 1 for runs in others)
     tests = ["McNemar's exact test"] if exact else []
     tests += ["paired bootstrap" + (" where there are seeds" if exact else "")] if seeds or not exact else []
     return (
@@ -125,16 +128,28 @@ def table_text(result: ComparisonResult, ending: str) -> str:
     """Return the whole comparison as `.csv`, `.md` or `.json`."""
     if ending == ".json":
         return json.dumps(result.to_json(), indent=1) + "\n"
-    rows = [_fields(line, result.metric) for line in result.lines]
     if ending == ".csv":
-        return csv_text(FIELDS, rows)
-    cells = [FIELDS, ["---"] * len(FIELDS), *([_cell(value) for value in row] for row in rows)]
+        return csv_text(FIELDS, [_fields(line, result.metric) for line in result.lines])
+    return _markdown(result)
+
+
+def _markdown(result: ComparisonResult) -> str:
+    """Return what the screen shows as one table; all digits are in the CSV."""
+    metric = result.metric
+    columns = ("run", "head", "backbone", NAMES[metric], AGAINST, "p", *COSTS[2:-1], "head size")
+    rows = [
+        (
+            _name(line),
+            head_words(line.runs[0]),
+            _costs(line)[1],
+            _value(line, metric),
+            *_against(line, metric),
+            *_costs(line)[2:],
+        )
+        for line in result.lines
+    ]
+    cells = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-    return text.replace("|", "\\|")
 
 
 def _fields(line: Line, metric: str) -> list[object]:

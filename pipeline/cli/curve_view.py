@@ -66,7 +66,7 @@ def sentences(result: CurveResult) -> list[str]:
         )
     found = result.extrapolation
     if found is None:
-        said.append(f"more data: not foretold, {result.why_none}")
+        said.append(f"what more data would bring is not foretold: {result.why_none}")
         return said
     said.append(
         f"twice as many, {2 * last.size.rows:,}: {_points(found.gain, found.gain_ci95)} foretold by "

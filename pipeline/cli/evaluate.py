@@ -69,6 +69,6 @@ def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **option
     show_evaluated(screen, result)
     show_details(screen, result)
     if end_to_end:
-        screen.next_step(f"pipeline predict {result.run}{where} IMAGES", f"pipeline export {result.run}{where} -o FILE")
+        screen.next_step(f"pipeline report {result.run}{where}", f"pipeline predict {result.run}{where} IMAGES")
     elif result.tta is None:
-        screen.next_step(f"pipeline evaluate {result.run}{where} --end-to-end")
+        screen.next_step(f"pipeline evaluate {result.run}{where} --end-to-end", f"pipeline report {result.run}{where}")

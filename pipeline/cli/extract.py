@@ -89,6 +89,14 @@ from pipeline.console import Screen
 @click.option("--restart", is_flag=True, help="Compute anew, whatever is in the cache.")
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of it.")
 @click.option("--worker", metavar="I/N", help="Be one of N that share the work.  [default: what a launcher says]")
+@click.option(
+    "--worker-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="After so long without a sign of life another worker is taken for lost.",
+)
 @click.option("--devices", metavar="LIST", help="A process for each of 0,1,2,3 (GPUs), led by this one.")
 @click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Who computes.")
 @click.option(
@@ -105,6 +113,7 @@ def command(
     dry_run: bool,
     cache_dir: Path,
     runs_dir: Path,
+    worker: str | None,
     **options: Any,  # noqa: ANN401
 ) -> None:
     r"""Run a frozen backbone over SOURCE once and keep its features in the cache.
@@ -121,6 +130,7 @@ def command(
       pipeline extract 'shards/{000..031}.tar' --backbone resnet18
       pipeline extract ./photos --backbone timm/convnextv2_tiny --layer stages.2 --layer stages.3
       pipeline extract ./photos --backbone resnet18 --views 4 --augment hflip,crop:0.5-1
+      torchrun --standalone --nproc-per-node 4 --no-python pipeline extract ./photos --backbone resnet18
     """
     from dataclasses import asdict
 
@@ -129,15 +139,23 @@ def command(
     from pipeline.judge import HeadJudge, newest_judge
     from pipeline.launch.extract import extract
     from pipeline.launch.plan import Plan
+    from pipeline.launch.share import Share
+    from pipeline.progress import Progress
     from pipeline.store.key import FeatureSpace
 
     class Planned(Exception):
         pass
 
     plans: list[Plan] = []
+    share = Share.of(worker)
+    # Of several workers whose words come to one place the first shows plan, bar and notes: it counts the rows of all.
+    follows = share.index > 0 and (screen.has_terminal or share.has_shared_output) and not dry_run
 
     def on_plan(plan: Plan) -> None:
-        show_plan(screen, plan, first=not plans, layers=len(set(layers)))
+        if follows and not plans:
+            screen.note(f"{share.name} begins; worker 0 shows how far all of them are")
+        elif not follows:
+            show_plan(screen, plan, first=not plans, layers=len(set(layers)))
         plans.append(plan)
         if dry_run and len(plans) == options["views"] * max(1, len(set(layers))):
             raise Planned
@@ -146,12 +164,18 @@ def command(
         return newest_judge(runs_dir, space)
 
     try:
-        with screen.bar("extract") as on_progress:
+        with screen.bar("extract") as on_bar:
+
+            def on_progress(progress: Progress) -> None:
+                if not follows:
+                    on_bar(progress)
+
             result = extract(
                 source,
                 layer=layers[0] if layers else None,
                 beside=layers[1:],
                 cache_dir=cache_dir,
+                worker=worker,
                 on_plan=on_plan,
                 on_progress=on_progress,
                 find_judge=find_judge,
@@ -162,7 +186,8 @@ def command(
         document = {"plan": documents[0]} if len(plans) == 1 else {"plans": documents}
         screen.result(document, brief="\n".join(plan.cache for plan in plans))
         return
-    show_extracted(screen, result)
+    show_extracted(screen, result, brief=follows)
     labelled = result.classes > 0
-    each = (result, *result.beside)
-    screen.next_step(*(after_features(one.cache, cache_dir, labelled=labelled) for one in each))
+    each = (result, *result.beside) if share.index == 0 else ()
+    if each:
+        screen.next_step(*(after_features(one.cache, cache_dir, labelled=labelled) for one in each))

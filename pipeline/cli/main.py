@@ -18,7 +18,7 @@ from pipeline.console import NoteHandler, Screen, print_json
 from pipeline.errors import DataError, PipelineError, UsageError, nearest
 
 INTERRUPTED = 130
-NOT_RESUMED = ("train-head", "sweep", "learn-curve")
+NOT_RESUMED = ("train-head", "sweep", "learn-curve", "audit", "report")
 """Commands that leave nothing where they are interrupted."""
 LONGEST = 500
 """Characters of a command that is worth repeating."""

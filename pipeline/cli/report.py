@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, global_options, images_options, runs_dir_option
-from pipeline.cli.steps import runs_dir_words
+from pipeline.cli.steps import cache_dir_words, runs_dir_words
 from pipeline.console import Screen, count, duration, plain, size
 
 
@@ -39,8 +39,8 @@ def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  #
     """
     from pipeline.reporting.making import report
 
-    with screen.bar("images") as on_progress:
-        result = report(run, on_progress=on_progress, **options)
+    with screen.bar("map", "rows") as on_map, screen.bar("images") as on_progress:
+        result = report(run, on_map=on_map, on_progress=on_progress, **options)
     for line in result.missing:
         screen.warn(line)
     drawn = f" · {count(len(result.figures), 'figure')} in {options['figures']}" if result.figures else ""
@@ -54,4 +54,7 @@ def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  #
         click.launch(str(Path(result.path).resolve()))
     runs_dir = options["runs_dir"]
     where = runs_dir_words(runs_dir)
-    screen.next_step(f"pipeline export {result.run}{where} -o FILE")
+    if result.audited:
+        screen.next_step(f"pipeline export {result.run}{where} -o FILE")
+    else:
+        screen.next_step(f"pipeline audit {result.cache}{cache_dir_words(options['cache_dir'])}{where}")

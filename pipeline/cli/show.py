@@ -42,6 +42,7 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True, layers: int = 1
     rows = f"{' x '.join(str(side) for side in plan.row_shape)} features"
     layer = f"{plan.layer}" + (f" · pool {plan.pool}" if plan.pool != "none" else "") + f" · {rows}"
     cache = {"cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free"}
+    workers = {"workers": plan.made_by} if plan.made_by else {}
     view = process.get("augment")
     if view is not None:
         each = f"{layer} · " if layers > 1 else ""
@@ -64,17 +65,18 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True, layers: int = 1
             + (f" ({plan.engine_why})" if plan.engine_why else "")
             + f" · {plan.dtype} · batch {plan.batch_size}"
             + (f" · {count(plan.threads, 'thread')}" if plan.threads else ""),
+            **workers,
             **cache,
         }
     )
 
 
-def show_extracted(screen: Screen, result: ExtractResult) -> None:
-    """Show what an extraction did, a line a layer."""
+def show_extracted(screen: Screen, result: ExtractResult, *, brief: bool = False) -> None:
+    """Show what an extraction did, a line a layer; `brief` leaves out what another worker shows."""
     each = (result, *result.beside)
-    if result.skipped:
+    if result.skipped and not brief:
         screen.warn(f"{count(result.skipped, 'image')} could not be used: see {result.path}/skipped.csv")
-    for one in each:
+    for one in () if brief else each:
         if one.rounding is not None and one.rounding["rows"]:
             screen.note(rounding_line(one.rounding))
         if one.deviation is not None and one.computed:
@@ -85,11 +87,13 @@ def show_extracted(screen: Screen, result: ExtractResult) -> None:
 
 def _extracted_line(result: ExtractResult, *, layer: bool) -> str:
     splits = ", ".join(f"{name} {number:,}" for name, number in result.splits.items())
+    worker = "" if result.worker is None else f"worker {result.worker['index']} of {result.worker['count']} "
+    others = "" if result.worker is None else f"others {result.elsewhere:,}, "
     return (
         f"[bold]cache {result.cache}[/bold]  "
         + (f"{result.layer} · " if layer else "")
         + f"{result.rows:,} rows x {result.dim:,} features ({splits}) · "
-        f"computed {result.computed:,}, reused {result.reused:,} in {duration(result.seconds)}"
+        f"{worker}computed {result.computed:,}, {others}reused {result.reused:,} in {duration(result.seconds)}"
     )
 
 
@@ -115,23 +119,23 @@ def rounding_line(rounding: dict[str, Any]) -> str:
     )
 
 
-def show_train_plan(screen: Screen, plan: TrainPlan, rows: Growing | None = None) -> None:
-    """Show what a training is about to do, and begin a table of its epochs where there will be some."""
+def show_train_plan(screen: Screen, plan: TrainPlan, rows: Growing | None = None, seeds: int = 1) -> None:
+    """Show what a training of so many seeds is about to do, and begin a table of its epochs where one is asked for."""
     screen.facts(
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
             f"{count(plan.classes, 'class')}{' · streamed from disk' if plan.streamed else ''}",
             "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})"
             + (f" · {plan.views}" if plan.views else ""),
-            "head": f"{_recipe(plan.settings)} · {plan.device}",
+            "head": f"{_recipe(plan.settings, seeds)} · {plan.device}",
         }
     )
     if rows is not None and plan.settings.solver == "minibatch":
         rows.start(EPOCH_HEADER, plan.settings.epochs)
 
 
-def _recipe(s: HeadSettings) -> str:
-    """Return a recipe in one line."""
+def _recipe(s: HeadSettings, seeds: int = 1) -> str:
+    """Return a recipe in one line, with all its seeds."""
     before = [word for word, on in (("L2 norm", s.l2_norm), ("standardised", s.standardize)) if on]
     weighted = ["class weights balanced"] if s.class_weight == "balanced" else []
     l2 = f"l2 {s.l2:g}" if s.l2 is not None else ""
@@ -160,7 +164,7 @@ def _recipe(s: HeadSettings) -> str:
         f"lr {s.lr:g} {schedule}".strip(),
         f"batch {s.batch_size}",
         count(s.epochs, "epoch"),
-        f"seed {s.seed}",
+        f"seed {s.seed}" if seeds == 1 else f"seeds {s.seed} to {s.seed + seeds - 1}",
         *(f"{name} {value:g}" for name, value in extras.items() if value),
         *weighted,
         *(["batches balanced"] if s.sampling == "balanced" else []),

@@ -71,8 +71,10 @@ def show_seeds_evaluated(screen: Screen, result: SeedsEvaluated) -> None:
     first, spread = result.results[0], result.spread
     what = f"[bold]{first.split}[/bold]  {count(first.n, 'image')} · {count(len(rows), 'seed')}: {spread_line(spread)}"
     screen.result(result.to_json(), what, brief=f"{spread.mean['accuracy']:.4f}")
-    if first.touch is not None and not screen.json:
-        screen.note(f"test split measured {count(first.touch, 'time')} for the first run")
+    touches = [one.touch for one in result.results if one.touch is not None]
+    if touches and not screen.json:
+        fewest = f"{min(touches):,} to " if min(touches) < max(touches) else ""
+        screen.note(f"test split measured {fewest}{count(max(touches), 'time')} for each run")
 
 
 def show_seeds_trained(screen: Screen, result: SeedsTrained) -> None:

@@ -80,7 +80,7 @@ def command(
     if seeds is not None:
         each = on_screen(screen, show_trained)
         made = train_seeds(
-            cache, seeds=seeds, on_plan=lambda plan: show_train_plan(screen, plan), on_run=each, **common
+            cache, seeds=seeds, on_plan=lambda plan: show_train_plan(screen, plan, seeds=seeds), on_run=each, **common
         )
         show_seeds_trained(screen, made)
         screen.next_step(f"pipeline evaluate {made.runs[0].run} --seeds{where}")

@@ -54,6 +54,11 @@ class Screen:
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
 
+    @property
+    def has_terminal(self) -> bool:
+        """Whether notes and bars are seen by somebody now, and not read later."""
+        return self.err.is_terminal
+
     # --- results, to stdout ---
 
     def result(self, document: Any, *lines: str, brief: str = "") -> None:  # noqa: ANN401 - any JSON value
@@ -68,21 +73,32 @@ class Screen:
                 _say(self.out, line)
 
     def table(
-        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", spare: str = ""
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: str = "",
+        spare: str = "",
+        whole: Sequence[str] = (),
     ) -> None:
         """Print a table on stdout; columns whose name is in `right` (space-separated) are right-aligned.
 
         Where the terminal is narrow the column `spare` is left out. If that is not enough text folds, but not in
-        those on the right and not in the first, which holds names to copy.
+        those on the right, not in `whole`, and not in the first, which holds names to copy.
         """
         if spare and _width(columns, rows) > self.out.width:
             place = columns.index(spare)
             columns, *rows = ([*cells[:place], *cells[place + 1 :]] for cells in (columns, *rows))
-        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        if title:
+            self.out.print(Text(title, "italic"), soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             numbers = column in right.split()
             table.add_column(
-                column, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers or column == columns[0]
+                column,
+                justify="right" if numbers else "left",
+                overflow="fold",
+                no_wrap=numbers or column == columns[0] or column in whole,
             )
         for row in rows:
             table.add_row(*(plain(cell) for cell in row))

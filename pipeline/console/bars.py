@@ -84,19 +84,19 @@ class _Bar:
 
 
 class _Rate:
-    """Computed rows a second since the first that was computed: warm-up is left out."""
+    """Rows a second that this process and others compute, since the first of them: warm-up is left out."""
 
     def __init__(self) -> None:
         self.started, self.first = 0.0, 0
 
     def of(self, progress: Progress) -> float:
-        now = time.monotonic()
-        if not progress.computed:
+        now, made = time.monotonic(), progress.computed + progress.elsewhere
+        if not made:
             return 0.0
         if not self.started:
-            self.started, self.first = now, progress.computed
+            self.started, self.first = now, made
         elapsed = now - self.started
-        return (progress.computed - self.first) / elapsed if elapsed > 0 else 0.0
+        return (made - self.first) / elapsed if elapsed > 0 else 0.0
 
 
 def _speed(rate: float, unit: str) -> str:

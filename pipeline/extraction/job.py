@@ -25,10 +25,11 @@ from pipeline.store.commit import remove_leftovers
 from pipeline.store.graphs import GraphFolder
 from pipeline.store.key import FeatureSpace, Recipe, entry_id
 from pipeline.store.prune import work_leftovers
+from pipeline.store.record import Record
 from pipeline.store.rows import RowIndex, index_rows
 from pipeline.store.shard import ShardRows
 from pipeline.store.statindex import StatIndex
-from pipeline.store.work import Record, WorkFolder
+from pipeline.store.work import WorkFolder
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPLIT_SEED = 0
+SPAN = 1 << 16
+"""Rows that are looked for at a time."""
 WHOLE_SIDE = 512
 """Pixels a side up to which images go whole to a device that resizes; larger ones are resized by the workers."""
 
@@ -57,6 +60,8 @@ class Job:
     """Image digests (n, 32) uint8 as far as they are known."""
     known: np.ndarray
     """Which of them are known (n,) bool."""
+    doubted: set[int] = field(default_factory=set)
+    """Committed shards that turned out to be damaged: only their bytes tell that they are whole again."""
     restart: bool = False
     """Whether finished entries are left unused and replaced."""
     seconds: dict[str, float] = field(default_factory=lambda: {"loading": 0.0, "forward": 0.0, "writing": 0.0})
@@ -93,7 +98,13 @@ class Job:
 
     def rows_known(self) -> int:
         """Return how many rows lie in the cache already, as far as that is known without opening images."""
-        return int((self.known & (self.rows.find(self.digests)[:, 0] >= 0)).sum())
+        return sum(self._known_in(first) for first in range(0, len(self.listing), SPAN))
+
+    def _known_in(self, first: int) -> int:
+        span = slice(first, first + SPAN)
+        if not self.known[span].any():  # so that nothing is looked for, as long as nothing is known
+            return 0
+        return int((self.known[span] & (self.rows.find(self.digests[span])[:, 0] >= 0)).sum())
 
     def rows_to_compute(self) -> int:
         """Return how many rows are to be computed at most: a file not read yet may turn out to be known."""
@@ -108,7 +119,14 @@ class Job:
         """Rows of this space that already lie in the cache; with `restart` only those of this extraction."""
         if self.restart:
             return RowIndex(self.space)
-        return index_rows(self.root, self.space, recipe=self.recipe, engine_only=self.wishes.engine != "auto")
+        return index_rows(
+            self.root,
+            self.space,
+            recipe=self.recipe,
+            engine_only=self.wishes.engine != "auto",
+            work=self.work,
+            digests_of=self.told_digests,
+        )
 
     @property
     def device(self) -> "torch.device":
@@ -253,38 +271,70 @@ class Job:
         fresh = self.known[span].all() and np.array_equal(rows.digests, self.digests[span])
         return (record, rows) if fresh else None
 
+    def is_done(self, number: int) -> bool:
+        """Tell whether a shard is committed and up to date, by its record and the size of its file.
+
+        Its bytes are verified before any of them is used: by who copies rows from it, and when it is published.
+        """
+        record = self.work.outline(number)
+        if record is None:
+            return False
+        if self._says_enough(record):
+            return self.told_digests(record) is not None
+        return self.committed(number) is not None
+
+    def told_digests(self, record: Record) -> np.ndarray | None:
+        """Return the digest column (n, 32) of a committed shard, if its record tells that it is this listing's."""
+        span = self.span(record.shard)
+        of_listing = (
+            self._says_enough(record)
+            and record.rows == span.stop - span.start
+            and self.known[span].all()
+            and record.is_of(self.digests[span])
+        )
+        return self.digests[span] if of_listing else None
+
+    def _says_enough(self, record: Record) -> bool:
+        return record.content is not None and record.shard not in self.doubted and self.work.has_shard(record)
+
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not done or not up to date."""
-        return [number for number in range(self.shards) if self.committed(number) is None]
+        return [number for number in range(self.shards) if not self.is_done(number)]
 
     def learn(self, record: Record) -> None:
         """Take over file digests from a commit record, so that files it covers are not read again."""
-        if self.listing.stats is not None and not self.rehash:
-            span = self.span(record.shard)
-            digests, known = StatIndex(record.stats).lookup(self.listing.stats[span])
-            self.digests[span][known] = digests[known]
-            self.known[span] |= known
+        span = self.span(record.shard)
+        if self.listing.stats is None or self.rehash or not len(record.stats) or self.known[span].all():
+            return
+        digests, known = StatIndex(record.stats).lookup(self.listing.stats[span])
+        self.digests[span][known] = digests[known]
+        self.known[span] |= known
 
     def splits(self, digests: np.ndarray) -> tuple[np.ndarray, dict[str, Any] | None]:
         """Return the splits (n,) int8 and how they were derived, None where none were.
 
         A source that names a test split keeps it; one without labels needs none.
         """
-        named = self.listing.splits
-        if (named == TEST).any() or not self.wishes.test_fraction or not self.listing.classes:
+        named, rule = self.listing.splits, self.split_rule
+        if rule is None:
             return named, None
-        rule: dict[str, Any] = {"seed": SPLIT_SEED, "test_fraction": self.wishes.test_fraction}
-        if self.listing.groups is not None:
-            rule["by"] = "group"
-        test = drawn(
-            "test", SPLIT_SEED, self.wishes.test_fraction, digests, self.listing.ids, groups=self.listing.groups
-        )
-        return np.where(test & (named == TRAIN), TEST, named).astype(np.int8), rule
+        fraction, groups = self.wishes.test_fraction, self.listing.groups
+        test = drawn("test", SPLIT_SEED, fraction, digests, self.listing.ids, groups=groups)
+        return np.where(test & (named == TRAIN), np.int8(TEST), named), rule
 
-    def final_id(self, digests: np.ndarray) -> str:
-        """Return the entry's id once all image digests are known."""
-        splits, _ = self.splits(digests)
+    @cached_property
+    def split_rule(self) -> dict[str, Any] | None:
+        """How splits are derived, None where none are."""
+        if (self.listing.splits == TEST).any() or not self.wishes.test_fraction or not self.listing.classes:
+            return None
+        rule: dict[str, Any] = {"seed": SPLIT_SEED, "test_fraction": self.wishes.test_fraction}
+        return rule if self.listing.groups is None else {**rule, "by": "group"}
+
+    def final_id(self, digests: np.ndarray, splits: np.ndarray | None = None) -> str:
+        """Return the entry's id once all image digests are known; `splits` as `splits` gave them, if it was asked."""
         listing = self.listing
+        if splits is None:
+            splits, _ = self.splits(digests)
         return entry_id(self.space, listing.classes, listing.ids, digests, listing.labels, splits, listing.groups)
 
     def close(self) -> None:

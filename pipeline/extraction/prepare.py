@@ -17,6 +17,9 @@ from pipeline.store.work import WorkFolder
 
 logger = logging.getLogger(__name__)
 
+SPAN = 1 << 16
+"""Files whose stat fields are in memory at the same time."""
+
 
 def prepare(
     source: Source,
@@ -68,9 +71,17 @@ def prepare(
     if beside is not None:
         job.engines = beside.engines
     _ = job.resizing  # what it does not know is refused before any work
-    for record in work.records():
+    for record in work.each_record():
         job.learn(record)
     return job
+
+
+def look_at_files_again(job: Job) -> None:
+    """Take over what other processes have remembered of the source's files since the job was prepared."""
+    if job.source.folder is not None:
+        digests, known = _known_digests(job.source, job.listing, job.root, rehash=job.rehash)
+        job.digests[known] = digests[known]
+        job.known |= known
 
 
 def _listing(source: Source, limit: int | None) -> Listing:
@@ -102,14 +113,19 @@ def _check_classes(listing: Listing) -> None:
 
 def _known_digests(source: Source, listing: Listing, root: Path, *, rehash: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return digests (n, 32) and which are known (n,) without opening a file; none of files with `rehash`."""
-    if listing.stats is not None and source.folder is not None:
-        index = StatIndex() if rehash else StatIndex.load(root, source.folder)
-        return index.lookup(listing.stats)
     if listing.digests is not None:
         return listing.digests.copy(), np.asarray(listing.digests.any(axis=1))
-    digests = np.empty((len(listing), 32), np.uint8)
-    for row, sample_id in enumerate(listing.ids):
-        payload = source.payload(sample_id)
-        assert isinstance(payload, ArrayPayload)
-        digests[row] = np.frombuffer(array_digest(payload.array), np.uint8)
-    return digests, np.ones(len(listing), bool)
+    # Pages of zeros that are never written take no memory.
+    digests, known = np.zeros((len(listing), 32), np.uint8), np.zeros(len(listing), bool)
+    if listing.stats is None:
+        for row, sample_id in enumerate(listing.ids):
+            payload = source.payload(sample_id)
+            assert isinstance(payload, ArrayPayload)
+            digests[row] = np.frombuffer(array_digest(payload.array), np.uint8)
+        known[:] = True
+    elif source.folder is not None and not rehash:
+        index = StatIndex.load(root, source.folder)
+        for first in range(0, len(listing) if len(index.rows) else 0, SPAN):
+            span = slice(first, first + SPAN)
+            digests[span], known[span] = index.lookup(listing.stats[span])
+    return digests, known

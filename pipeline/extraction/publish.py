@@ -1,5 +1,8 @@
 """From committed shards to a finished entry, which appears whole or not at all."""
 
+import contextlib
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +19,14 @@ from pipeline.store.commit import sync_given_names
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.key import SHORT
 from pipeline.store.publish import publish_entry
+from pipeline.store.record import Record
 from pipeline.store.samples import SampleTable, skipped_csv
-from pipeline.store.shard import ShardRows
-from pipeline.store.statindex import StatIndex
+from pipeline.store.shard import USABLE
+from pipeline.store.statindex import ROW, StatIndex
 from pipeline.store.verify import find_changed, set_aside, still_damaged
-from pipeline.store.work import Record
 from pipeline.versions import versions
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 3
 
@@ -62,7 +67,7 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
         except FileNotFoundError:
             # Another process has published the entry and removed the shards: the next round finds it.
             return whole_entry(job.root, goal)
-    save_stat_index(job, done.records)
+    save_stat_index(job, job.work.each_record())
     job.work.discard()
     return entry
 
@@ -95,15 +100,28 @@ def _reopened(root: Path, path: Path) -> Entry | None:
 
 
 def published_entry(job: Job) -> Entry | None:
-    """Return the entry that another worker has published of the same work, None if there is none.
+    """Return the entry that another process has published of the same work or content, None if there is none.
 
     Whoever published it has verified every byte: only sizes are compared again.
     """
-    for entry in list_entries(job.root):
-        if job.work.token and entry.manifest.get("work") == job.work.token:
+    entry = next((one for one in list_entries(job.root) if job.work.token == one.manifest.get("work") != ""), None)
+    if entry is None and not job.restart and job.known.all():
+        with contextlib.suppress(CacheError):
+            entry = open_entry(job.root / job.final_id(job.digests)[:SHORT])
+    if entry is not None:
+        try:
             entry.check_sizes()
-            return entry
-    return None
+        except CacheError:  # damaged or removed since
+            return None
+    return entry
+
+
+def refuse_images(job: Job, *, skip_bad: bool) -> None:
+    """Refuse unusable images as `publish` does, by the commit records alone, if all are there."""
+    records = [] if skip_bad else job.work.records()
+    if records and len(records) == job.shards:
+        bad = {job.span(record.shard).start + row: why for record in records for row, why in record.bad.items()}
+        check_images([(job.listing.ids[row], bad[row]) for row in sorted(bad)], len(job.listing), skip_bad=False)
 
 
 def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) -> None:
@@ -122,34 +140,33 @@ def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) 
 
 
 def _gather(job: Job) -> _Done | None:
-    """Read all committed shards back; None if one is missing or out of date."""
+    """Read all committed shards back; None if any is missing, damaged or out of date."""
     records: list[Record] = []
-    parts: list[ShardRows] = []
     reasons: dict[int, str] = {}
+    digests = job.digests if job.known.all() else job.digests.copy()
+    status = np.full(len(job.listing), USABLE, np.uint8)
     for number in range(job.shards):
-        found = job.work.record(number)
+        found = job.work.outline(number)
         span = job.span(number)
         if found is None or found.rows != span.stop - span.start:
             return None
         try:
             rows = job.work.read_shard(found, job.space)
-        except CacheError:
-            return None
-        first, known = span.start, job.known[span]
+        except CacheError as error:
+            logger.warning("%s; the shard is made again", error.message)
+            job.doubted.add(number)
+            continue
+        known = job.known[span]
         if not np.array_equal(rows.digests[known], job.digests[span][known]):
             return None  # another process saw other files: what it committed is not this listing
-        reasons |= {first + row: reason for row, reason in found.bad.items()}
+        digests[span], status[span] = rows.digests, rows.status
+        reasons |= {span.start + row: reason for row, reason in found.bad.items()}
         records.append(found)
-        parts.append(ShardRows(np.empty(0), rows.digests.copy(), rows.status.copy()))
-    digests = np.concatenate([part.digests for part in parts])
+    if len(records) < job.shards:
+        return None
     splits, rule = job.splits(digests)
-    status = np.concatenate([part.status for part in parts])
-    table = SampleTable(list(job.listing.ids), digests, job.listing.labels, splits, status, _groups(job))
-    return _Done(records, table, reasons, rule, job.final_id(digests))
-
-
-def _groups(job: Job) -> list[str] | None:
-    return None if job.listing.groups is None else list(job.listing.groups)
+    table = SampleTable(job.listing.ids, digests, job.listing.labels, splits, status, job.listing.groups)
+    return _Done(records, table, reasons, rule, job.final_id(digests, splits))
 
 
 def _manifest(job: Job, done: _Done, command: str) -> dict[str, Any]:
@@ -199,9 +216,12 @@ def _deviation(records: list[Record]) -> dict[str, Any] | None:
     return max(measured, key=lambda one: float(one["relative"]), default=None)
 
 
-def save_stat_index(job: Job, records: list[Record]) -> None:
+def save_stat_index(job: Job, records: Iterable[Record]) -> None:
     """Remember the digests of the files that `records` read, for the next extraction of this source."""
-    new = [record.stats for record in records if len(record.stats)]
-    if new and job.source.folder is not None:
-        index = StatIndex.load(job.root, job.source.folder)
-        index.updated(np.concatenate(new)).save(job.root, job.source.folder)
+    read = bytearray()
+    for record in records:
+        read += record.stats.tobytes()
+    if read and job.source.folder is not None:
+        index = StatIndex.load(job.root, job.source.folder).updated(np.frombuffer(read, ROW))
+        del read  # 64 bytes a file
+        index.save(job.root, job.source.folder)

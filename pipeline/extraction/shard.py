@@ -15,10 +15,10 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader
 from pipeline.loading.worker import BAD as BAD_IMAGE
 from pipeline.loading.worker import KNOWN
+from pipeline.store.record import Record
 from pipeline.store.rows import ShardRef
 from pipeline.store.shard import BAD, USABLE, ShardRows
 from pipeline.store.statindex import ROW, stat_rows
-from pipeline.store.work import Record
 from pipeline.threads import cpu_threads
 from pipeline.versions import versions
 
@@ -66,7 +66,7 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     before = job.work.record(number)
     done = job.committed(number)
     if done is not None:
-        _drain(job, number)
+        drop_request(job, number)
         return done[0]
     request_shard(job, number)
     span = job.span(number)
@@ -115,8 +115,11 @@ def extract_shard(job: Job, number: int, on_rows: OnRows | None = None) -> Recor
     return record
 
 
-def _drain(job: Job, number: int) -> None:
-    """Throw away what was asked of the loader for a shard that another process has committed meanwhile."""
+def drop_request(job: Job, number: int) -> None:
+    """Throw away what was asked of the loader for a shard that is not made now.
+
+    Of several such shards in the order in which they were asked for: the loader keeps it.
+    """
     for _ in range(-(-len(job.requested.pop(number, [])) // job.recipe.batch_size)):
         job.loader.release(job.loader.next_batch())
 

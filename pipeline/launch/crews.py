@@ -9,25 +9,36 @@ from typing import Protocol
 
 from pipeline.extraction.choosing import choose_engine, fit_batch
 from pipeline.extraction.job import Job
+from pipeline.launch.cluster import Cluster
 from pipeline.launch.dispatch import make_dispatched
 from pipeline.launch.local import LocalTeam
 from pipeline.launch.making import Maker
-from pipeline.launch.on_ray import Cluster, RayTeam
+from pipeline.launch.on_ray import RayTeam
 from pipeline.launch.request import Request
-from pipeline.launch.share import Share
+from pipeline.launch.share import ALONE, WORKER, Share
 from pipeline.store.claims import PATIENCE_SECONDS, Claims
 from pipeline.store.key import Recipe
 
-POLL_SECONDS = (0.1, 5.0)
-"""Between looks at what others have done: at first, and at most."""
+POLL_SECONDS = (0.1, 2.0)
+"""Between looks at what others have done while there is nothing else to do: at first, and at most."""
+LOOK_SECONDS = 2.0
+"""Between such looks while there is, for those who watch the bar."""
 
 
 class Crew(Protocol):
     """Who makes shards."""
 
     @property
-    def patience(self) -> float | None:
-        """Seconds after which a silent worker is taken for lost; None where no other worker publishes the entry."""
+    def share(self) -> Share:
+        """This process among the workers that publish the entry, whoever of them is the last."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which one of these that is silent is taken for lost."""
+
+    @property
+    def about(self) -> str:
+        """Who it is, for people; empty for this process alone."""
 
     def choose(self, jobs: list[Job]) -> None:
         """Give jobs of one pass, none of them begun, the engine that suits; nothing is written."""
@@ -56,7 +67,9 @@ class _Here:
 class Alone(_Here):
     """This process."""
 
-    patience: float | None = None
+    share: Share = ALONE
+    patience: float = PATIENCE_SECONDS
+    about: str = ""
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
@@ -68,11 +81,17 @@ class Shared(_Here):
     """This process, as one of several workers that nobody leads."""
 
     share: Share
-    patience: float | None = PATIENCE_SECONDS
+    patience: float = PATIENCE_SECONDS
+
+    @property
+    def about(self) -> str:
+        """See `Crew`."""
+        told = f", as {self.share.told_by} says" if self.share.told_by != WORKER else ""
+        return f"this is {self.share.name}, counted from 0{told}"
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
-        make_shared(maker, self.share, self.patience or PATIENCE_SECONDS)
+        make_shared(maker, self.share, self.patience)
 
 
 @dataclass(frozen=True)
@@ -81,7 +100,13 @@ class OnDevices(_Here):
 
     request: Request
     devices: tuple[str, ...]
-    patience: float | None = None
+    share: Share = ALONE
+    patience: float = PATIENCE_SECONDS
+
+    @property
+    def about(self) -> str:
+        """See `Crew`."""
+        return f"{len(self.devices)} processes of this machine: {', '.join(self.devices)}"
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
@@ -95,7 +120,9 @@ class OnRay:
 
     request: Request
     address: str | None
-    patience: float | None = None
+    share: Share = ALONE
+    patience: float = PATIENCE_SECONDS
+    about: str = "actors on Ray"
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -114,7 +141,7 @@ class OnRay:
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
-        with closing(RayTeam(self.cluster, plans_of(maker.jobs))) as team:
+        with closing(RayTeam(self.cluster, plans_of(maker.jobs), maker.jobs[0].recipe.device)) as team:
             make_dispatched(maker, team)
 
     def close(self) -> None:
@@ -141,19 +168,17 @@ def make_shared(maker: Maker, share: Share, patience: float) -> None:
     A shard that another worker is at is left to it while it lives, and waited for. Returns early if another worker
     has published the entry and removed the work.
     """
-    work = maker.jobs[0].work.path
-    with Claims(work, patience=patience) as claims:
+    with Claims(maker.jobs[0].work.path, patience=patience) as claims:
         queue = _Queue(maker, share, claims)
-        ahead = queue.own()
-        while True:
-            number, ahead = (ahead if ahead is not None else queue.other()), None
-            if number is None:
-                return
-            ahead = queue.own()
+        maker.moved = queue.moved
+        number = queue.ahead()
+        while number is not None or (number := queue.other()) is not None:
+            ahead = queue.ahead()
             maker.make_claimed(number, claims.held[str(number)], claims, ahead)
             claims.release(str(number))
             if not claims.folder.exists():  # taken for lost, and published without this one
                 return
+            number = ahead
 
 
 class _Queue:
@@ -163,6 +188,24 @@ class _Queue:
         self.maker, self.share, self.claims = maker, share, claims
         self.left = set(maker.missing())
         self.mine = iter(share.begins_with(list(range(maker.shards))))
+        self.looked = time.monotonic()
+
+    def moved(self) -> None:
+        """Tell that rows were done; look from time to time what others have done."""
+        self.claims.moved()
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            self._look()
+
+    def ahead(self) -> int | None:
+        """Return the shard to turn to next, if there is one to be had without waiting.
+
+        Near the end nothing is set aside that others could begin at once.
+        """
+        mine = self.own()
+        if mine is None and len(self.left) > self.share.count:
+            self._look()
+            return next(self._free(), None)
+        return mine
 
     def own(self) -> int | None:
         """Return the next shard of this worker's own share that is free; None when there are no more."""
@@ -188,6 +231,7 @@ class _Queue:
 
     def _look(self) -> None:
         """See what others have committed since."""
+        self.looked = time.monotonic()
         for number in sorted(self.left & _committed(self.maker)):
             if self.maker.is_made(number):
                 self.left.discard(number)

@@ -15,7 +15,7 @@ MAX_LOSSES = 40
 """Workers lost without a shard being made in between, before it is given up. Finding one image in a batch of 64 that
 kills every worker takes ten."""
 MAX_FAILED_STARTS = 3
-"""In a row, before it is taken for a fault of the installation."""
+"""In a row and without a worker that runs, before it is taken for a fault of the installation."""
 TICK_SECONDS = 1.0
 
 
@@ -122,6 +122,9 @@ def _take_note(event: Event, state: _State, maker: Maker) -> None:
 def _lose(event: Lost, state: _State) -> None:
     worker = state.workers.pop(event.member, None)
     if worker is None:
+        if state.workers:
+            logger.warning("%s did not start (%s); the others go on", event.member, event.why)
+            return
         state.failed_starts += 1
         if state.failed_starts >= MAX_FAILED_STARTS:
             raise PipelineError(

@@ -19,9 +19,10 @@ from pipeline.launch.on_ray import driver_request
 from pipeline.launch.plan import Plan
 from pipeline.launch.request import Request, open_jobs
 from pipeline.launch.result import ExtractResult, view_by_view
-from pipeline.launch.share import Share
+from pipeline.launch.share import WORKER, Share
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.reading import Reading
+from pipeline.store.claims import PATIENCE_SECONDS
 from pipeline.store.key import FeatureSpace
 
 
@@ -62,6 +63,7 @@ def extract(
     restart: bool = False,
     rehash: bool = False,
     worker: str | None = None,
+    worker_timeout: float = PATIENCE_SECONDS,
     devices: Sequence[str] | str | None = None,
     on: str = "here",
     ray_address: str | None = None,
@@ -117,6 +119,8 @@ def extract(
         rehash: read and hash every file, whatever is remembered of it.
         worker: `I/N`, this process's place among N that share the work, from 0; by default what a launcher says in
             the environment (RANK and WORLD_SIZE, a Slurm array, srun, mpirun). Every worker returns the whole entry.
+        worker_timeout: seconds after which another worker that gives no sign of life is taken for lost, and what it
+            was at is made by others; the same for all of them.
         devices: `cuda:0`, `cuda:1`, …: a process of its own for each, led and shown by this one.
         on: `here`, or `ray`: actors on a Ray cluster, led by this process.
         ray_address: of the cluster; by default RAY_ADDRESS, or else one that is started for this extraction.
@@ -133,10 +137,13 @@ def extract(
     started = time.perf_counter()
     if on_bad_image not in ("fail", "skip"):
         raise UsageError(f"on-bad-image is fail or skip, not {on_bad_image!r}")
-    share = Share.parse(worker) if worker is not None else Share.from_environment()
+    share = Share.of(worker)
     team = devices if isinstance(devices, str) else ",".join(devices or ())
     places = parse_devices(team) if team else ()
+    if not worker_timeout > 0:
+        raise UsageError(f"worker-timeout must be more than 0 seconds, not {worker_timeout:g}")
     _check_workers(share, places, device, restart, on)
+    _check_ray(on, ray_address, device)
     reading = Reading(path_column, label_column, split_column, image_column, group_by, unlabelled)
     request = Request(
         source=source,
@@ -177,7 +184,7 @@ def extract(
         elif places:
             crew, share = OnDevices(request, places), Share(local_count=len(places))
         elif share.count > 1:
-            crew = Shared(share)
+            crew = Shared(share, worker_timeout)
         if isinstance(crew, OnRay | OnDevices):
             request.to_json()  # what cannot be told to other processes is refused before any work
         jobs = open_jobs(request, share, find_judge=find_judge)
@@ -188,17 +195,25 @@ def extract(
     return replace(first, beside=tuple(others))
 
 
+def _check_ray(on: str, address: str | None, device: str) -> None:
+    """Refuse what makes no sense with Ray, or without."""
+    if on != "ray" and address is not None:
+        raise UsageError(f"--ray-address {address} without --on ray", "Add --on ray, or drop it.")
+    if on == "ray" and ":" in device:
+        raise UsageError(f"--device {device} with --on ray", "Pass --device cuda: Ray gives each worker a GPU.")
+
+
 def _check_workers(share: Share, places: tuple[str, ...], device: str, restart: bool, on: str) -> None:
     """Refuse what does not go together."""
     if on not in ("here", "ray"):
         raise UsageError(f"--on {on!r}", "It is here or ray.")
-    if on == "ray" and (places or share.told_by == "--worker"):
+    if on == "ray" and (places or share.told_by == WORKER):
         raise UsageError(
             f"--on ray and {'--devices' if places else '--worker'}", "Pass one of them: Ray says who computes where."
         )
     if places and device != "auto":
         raise UsageError(f"--devices {','.join(places)} and --device {device}", "Pass one of them.")
-    if share.told_by == "--worker" and share.count > 1 and places:
+    if share.told_by == WORKER and share.count > 1 and places:
         raise UsageError("--worker and --devices", "Pass one of them: a worker of several is one process.")
     if restart and share.count > 1 and not places and on == "here":
         raise UsageError(

@@ -1,19 +1,30 @@
 """The jobs of an extraction, from plan to entry: find what is there, have the missing shards made, publish."""
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from pipeline.errors import CacheError
 from pipeline.extraction.compat import trust_entry
 from pipeline.extraction.job import Job
-from pipeline.extraction.publish import check_images, publish, published_entry, save_stat_index, whole_entry
+from pipeline.extraction.prepare import look_at_files_again
+from pipeline.extraction.publish import (
+    check_images,
+    publish,
+    published_entry,
+    refuse_images,
+    save_stat_index,
+    whole_entry,
+)
 from pipeline.extraction.together import align, share
-from pipeline.launch.crews import POLL_SECONDS, Crew, make_alone
+from pipeline.launch.crews import POLL_SECONDS, Crew
 from pipeline.launch.making import Maker, Tally
 from pipeline.launch.plan import Plan, check_disk, plan_of
 from pipeline.launch.result import ExtractResult, result_of
 from pipeline.progress import OnProgress, parts_of
-from pipeline.store.claims import CLAIMS, Claims
+from pipeline.store.catalog import entry_stamps
+from pipeline.store.claims import Claims
 from pipeline.store.entry import Entry
 from pipeline.store.key import SHORT
 from pipeline.store.prune import mark_used
@@ -47,6 +58,7 @@ def run_jobs(
     Raises:
         DataError, CacheError: see `pipeline.errors`.
     """
+    seen = entry_stamps(jobs[0].root)
     finished = [None if job.restart else _found(job) for job in jobs]
     todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
     if len(todo) > 1:
@@ -54,7 +66,14 @@ def run_jobs(
     unpinned = [job for job in todo if job.work.pinned() is None]
     if unpinned:
         crew.choose(unpinned)
-    plans = [plan_of(job, None if found is None else found[0]) for job, found in zip(jobs, finished, strict=True)]
+    plans = [
+        replace(
+            plan_of(job, None if found is None else found[0]),
+            worker=crew.share.to_json(),
+            made_by=crew.about,
+        )
+        for job, found in zip(jobs, finished, strict=True)
+    ]
     for plan in plans:
         if on_plan is not None:
             on_plan(plan)
@@ -66,21 +85,26 @@ def run_jobs(
             crew.fit(unpinned)
         for job in todo:
             job.begin()
+        if entry_stamps(jobs[0].root) != seen:  # other workers may have finished while this one started
+            finished = [found or _found_since(job) for job, found in zip(jobs, finished, strict=True)]
+            todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
         groups = share(todo)
         told = parts_of(on_progress, [len(group[0].listing) * len(group) for group in groups])
         for group, on_part in zip(groups, told, strict=True):
             maker = Maker(group, on_part)
             crew.make(maker)
             tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
+            for job in group:
+                job.close()  # the loading processes of another view are others
     results = []
     for job, found in zip(jobs, finished, strict=True):
         if found is not None:
-            results.append(_hit(job, *found, skip_bad, started))
+            results.append(_hit(job, *found, skip_bad, started, crew))
             continue
-        made, more = _publish(job, crew.patience, skip_bad, command, on_progress)
+        tally = tallies[id(job)]
+        made = _publish(job, tally, crew, skip_bad, command, on_progress)
         mark_used(made)
-        computed = tallies[id(job)].computed + more
-        results.append(result_of(made, computed, max(0, made.rows - computed), started))
+        results.append(result_of(made, tally, crew.share, started))
     return results
 
 
@@ -96,6 +120,14 @@ def _found(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
             if not left:
                 raise
     return None
+
+
+def _found_since(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
+    """Return what `_found` does, by what is remembered of the files by now."""
+    if job.restart:
+        return None
+    look_at_files_again(job)
+    return _found(job)
 
 
 def _finished(job: Job) -> Entry | None:
@@ -115,51 +147,64 @@ def _finished(job: Job) -> Entry | None:
     return entry
 
 
-def _hit(job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool, started: float) -> ExtractResult:
+def _hit(
+    job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool, started: float, crew: Crew
+) -> ExtractResult:
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
     mark_used(entry)
-    save_stat_index(job, job.work.records())  # a process killed after publishing leaves them, and the folder
+    save_stat_index(job, job.work.each_record())  # a process killed after publishing leaves them, and the folder
     job.work.discard()
-    return result_of(entry, 0, entry.rows, started)
+    return result_of(entry, Tally(reused=entry.rows), crew.share, started)
 
 
-def _publish(
-    job: Job, patience: float | None, skip_bad: bool, command: str, on_progress: OnProgress
-) -> tuple[Entry, int]:
-    """Publish the entry. Return it, and how many rows had to be computed (again) meanwhile.
-
-    `patience` is how long a silent worker is waited for where others may publish the same; None where none do.
-    """
+def _publish(job: Job, tally: Tally, crew: Crew, skip_bad: bool, command: str, on_progress: OnProgress) -> Entry:
+    """Publish the entry, or return it if another process has. Rows that had to be made meanwhile are counted."""
     job.backbone.check_frozen()
-    if patience is None:
-        return _publish_here(job, skip_bad, command, on_progress)
-    with Claims(job.work.path, patience=patience) as claims:
-        while (job.work.path / CLAIMS).exists():
-            try:
-                if claims.take(ENTRY) is not None:
-                    return _publish_here(job, skip_bad, command, on_progress)
-            except FileNotFoundError:
-                break
-            time.sleep(POLL_SECONDS[0])
-    entry = published_entry(job)
-    if entry is None:  # under the name of other work, with the same content
-        return _publish_here(job, skip_bad, command, on_progress)
-    check_images([(item["id"], item["reason"]) for item in entry.skipped()], len(job.listing), skip_bad=skip_bad)
-    job.work.discard()  # what this process may have committed since
-    return entry, 0
-
-
-def _publish_here(job: Job, skip_bad: bool, command: str, on_progress: OnProgress) -> tuple[Entry, int]:
-    computed = 0
     for _ in range(ROUNDS):
-        entry = publish(job, skip_bad=skip_bad, command=command)
+        entry = _published(job, crew, skip_bad, command)
         if entry is not None:
-            return entry, computed
-        # Another process finished this entry and removed the folder, or a shard was damaged meanwhile.
+            return entry
+        # Another process has removed the folder, or a shard was damaged meanwhile.
         job.look_again()
+        if job.work.pinned() is None:
+            job.begin()
         maker = Maker([job], on_progress)
-        make_alone(maker)
-        computed += maker.tallies[0].computed
+        crew.make(maker)
+        tally.computed += maker.tallies[0].computed
     raise CacheError(
         f"shards under {job.work.path} vanish as fast as they are made", "Is something deleting the cache?"
     )
+
+
+def _published(job: Job, crew: Crew, skip_bad: bool, command: str) -> Entry | None:
+    """Publish the entry, or wait for the worker that does. Return None if shards are missing after all."""
+    entry = None
+    if crew.share.count == 1:
+        entry = publish(job, skip_bad=skip_bad, command=command)
+    else:
+        refuse_images(job, skip_bad=skip_bad)  # each says so by itself: none waits for the others to find out
+        with Claims(job.work.path, patience=crew.patience, hang=math.inf) as claims:
+            if _has_turn(claims):
+                entry = publish(job, skip_bad=skip_bad, command=command)
+    if entry is not None:
+        return entry
+    entry = published_entry(job)
+    if entry is None and not job.restart:
+        look_at_files_again(job)
+        entry = published_entry(job)
+    if entry is not None:
+        check_images([(item["id"], item["reason"]) for item in entry.skipped()], len(job.listing), skip_bad=skip_bad)
+        job.work.discard()  # what this process may have committed since
+    return entry
+
+
+def _has_turn(claims: Claims) -> bool:
+    """Wait until nobody else is publishing; tell whether it is still to be done."""
+    wait = POLL_SECONDS[0]
+    try:
+        while claims.take(ENTRY) is None:
+            time.sleep(wait)
+            wait = min(POLL_SECONDS[1], 2 * wait)
+    except FileNotFoundError:  # another has, and removed the work
+        return False
+    return True

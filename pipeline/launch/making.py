@@ -6,7 +6,7 @@ from functools import partial
 
 from pipeline.extraction.careful import PATIENT_DEATHS, Trial
 from pipeline.extraction.job import Job
-from pipeline.extraction.shard import extract_shard, request_shard
+from pipeline.extraction.shard import drop_request, extract_shard, request_shard
 from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.store.claims import Claim, Claims
 from pipeline.store.work import Mark
@@ -60,8 +60,8 @@ class Maker:
     def make(self, number: int, ahead: int | None = None) -> None:
         """Make shard `number` of every job it is missing of; ask the loader for those of `ahead` already."""
         waiting = self._waiting(number)
+        self._drop_requests(number, too=not waiting)
         if not waiting:
-            self._drop(number)
             return
         lead = self.jobs[waiting[0]]
         if lead.shared is not None:
@@ -72,11 +72,17 @@ class Maker:
         for place in waiting:
             extract_shard(self.jobs[place], number, partial(self._count, self.tallies[place]))
 
-    def _drop(self, number: int) -> None:
-        """Take from the loader what was asked of it for a shard that another process has committed meanwhile."""
+    def _drop_requests(self, number: int, *, too: bool) -> None:
+        """Take from the loader what was asked of it before shard `number` and is not made now; with `too` of that too.
+
+        Another process has committed it, or the order in which shards are made has changed.
+        """
         for job in self.jobs:
-            if number in job.requested:
-                extract_shard(job, number)
+            for asked in list(job.requested):
+                if asked != number or too:
+                    drop_request(job, asked)
+                if asked == number:
+                    break
 
     def _waiting(self, number: int) -> list[int]:
         """Return the places of the jobs that shard `number` is missing of."""
@@ -84,7 +90,6 @@ class Maker:
 
     def make_claimed(self, number: int, claim: Claim, claims: Claims, ahead: int | None = None) -> None:
         """Make shard `number`, whose claim is held; carefully, if it has cost several workers."""
-        self.moved = claims.moved
         trial = None
         if claim.deaths >= PATIENT_DEATHS:
             write_down = partial(_write_down, claims, str(number))
@@ -120,7 +125,7 @@ class Maker:
                 sum(total.values()),
                 len(self.jobs[0].listing) * len(self.jobs),
                 **total,
-                bottleneck=max(seconds, key=seconds.__getitem__) if total["computed"] else "",
+                bottleneck=max(seconds, key=seconds.__getitem__) if any(seconds.values()) else "",
             )
         )
 

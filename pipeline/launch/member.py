@@ -62,6 +62,7 @@ class Member:
         share(jobs)
         self.maker = Maker(jobs)
         self.claims = self._stack.enter_context(Claims(jobs[0].work.path))
+        self.maker.moved = self.claims.moved
 
     def make(self, number: int, ahead: int | None) -> list[dict[str, int]]:
         """Make shard `number`, whoever was at it before; return a tally for each job."""

@@ -59,14 +59,19 @@ class Plan:
     bytes: int
     """Of all rows; shards that lie in the cache already are shared and take no more."""
     free_bytes: int
+    worker: dict[str, int] | None = None
+    """`{index, count}` of one of several workers."""
+    made_by: str = ""
+    """Which processes do the work, for people; empty for this one alone."""
 
 
 def plan_of(job: Job, entry: Entry | None) -> Plan:
     """Say what `job` is about to do."""
-    splits, rule = job.splits(job.digests)
-    counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
+    rule = job.split_rule
     known = bool(job.known.all())
-    done = 0 if entry is not None else len(job.work.records())
+    splits = job.splits(job.digests)[0] if known else job.listing.splits
+    counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
+    done = 0 if entry is not None else len(job.work.outlines())
     there = next(folder for folder in (job.root, *job.root.absolute().parents) if folder.exists())
     found = job.rows_known() if entry is None else entry.rows
     recipe = job.recipe if entry is None else Recipe.from_json(entry.manifest["recipe"])

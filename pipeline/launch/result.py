@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.launch.making import Tally
+from pipeline.launch.share import Share
 from pipeline.store.entry import Entry
 
 
@@ -33,6 +35,10 @@ class ExtractResult:
     """How far the engine was from the plain module on its first batch: see `extraction.deviation.Deviation`."""
     layer: str
     pool: str
+    elsewhere: int = 0
+    """Rows that other workers made while this one was at it."""
+    worker: dict[str, int] | None = None
+    """`{index, count}` of one of several workers."""
     beside: "tuple[ExtractResult, ...]" = ()
     """Of the other layers of the same pass."""
     views: "tuple[ViewResult, ...]" = ()
@@ -70,8 +76,10 @@ def _views(results: Sequence[ExtractResult]) -> Iterator[ViewResult]:
         yield ViewResult(number, one.cache, one.path, one.rows, one.computed, one.reused)
 
 
-def result_of(entry: Entry, computed: int, reused: int, started: float) -> ExtractResult:
+def result_of(entry: Entry, tally: Tally, share: Share, started: float) -> ExtractResult:
     """Return the result for an entry of which so many rows were computed and taken since `started`."""
+    there = max(0, entry.rows - tally.computed)  # rows of a shard that was damaged meanwhile count twice
+    reused = min(tally.reused, there) if share.count > 1 else there
     seconds = time.perf_counter() - started
     return ExtractResult(
         cache=entry.id,
@@ -79,11 +87,13 @@ def result_of(entry: Entry, computed: int, reused: int, started: float) -> Extra
         space=entry.space.sha256,
         rows=entry.rows,
         dim=int(np.prod(entry.space.row_shape)),
-        computed=computed,
+        computed=tally.computed,
         reused=reused,
+        elsewhere=there - reused,
+        worker=share.to_json(),
         skipped=int(entry.manifest["skipped"]["count"]),
         seconds=seconds,
-        images_per_second=computed / seconds,
+        images_per_second=tally.computed / seconds,
         splits=dict(entry.manifest["splits"]),
         classes=len(entry.classes),
         recipe=dict(entry.manifest["recipe"]),

@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pipeline.errors import UsageError
 
+WORKER = "--worker"
 HOW = "A worker is I/N, counted from 0: --worker 0/4 to --worker 3/4."
 
 
@@ -23,6 +24,29 @@ class Share:
     told_by: str = ""
     """Where this comes from: `--worker`, `RANK`, …; empty for a process alone."""
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f"worker {self.index} of {self.count}"
+
+    def to_json(self) -> dict[str, int] | None:
+        """Return its place among the workers; None of a process alone."""
+        return {"index": self.index, "count": self.count} if self.count > 1 else None
+
+    @property
+    def has_shared_output(self) -> bool:
+        """Whether what all workers print comes to the same place, even if that is no terminal."""
+        return self.told_by in {rank for rank, *_ in LAUNCHERS}
+
+    @classmethod
+    def of(cls, worker: str | None) -> Self:
+        """Read `I/N`, or without one what a launcher says.
+
+        Raises:
+            UsageError: if it is neither.
+        """
+        return cls.from_environment() if worker is None else cls.parse(worker)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `I/N`.
@@ -33,20 +57,26 @@ class Share:
         match = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip(), re.ASCII)
         if match is None or not int(match[1]) < int(match[2]):
             raise UsageError(f"worker {text!r}", HOW)
-        return cls(int(match[1]), int(match[2]), told_by="--worker")
+        return cls(int(match[1]), int(match[2]), told_by=WORKER)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Return what torchrun, a Slurm array, srun or mpirun say; alone where none of them does."""
-        slurm = _number(environment, "SLURM_ARRAY_TASK_COUNT")
-        if slurm > 1:
+        array = _number(environment, "SLURM_ARRAY_TASK_COUNT")
+        if array > 1:
             first, step = _number(environment, "SLURM_ARRAY_TASK_MIN"), _number(environment, "SLURM_ARRAY_TASK_STEP")
             index = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // max(1, step)
-            if 0 <= index < slurm:
-                return cls(index, slurm, told_by="SLURM_ARRAY_TASK_ID")
+            if 0 <= index < array:
+                inner = cls._launched(environment, ("SLURM_PROCID",))  # srun with several tasks in each of the array
+                index, count = index * inner.count + inner.index, array * inner.count
+                return replace(inner, index=index, count=count, told_by="SLURM_ARRAY_TASK_ID")
+        return cls._launched(environment)
+
+    @classmethod
+    def _launched(cls, environment: Mapping[str, str], known: Sequence[str] = ()) -> Self:
         for rank, size, local_rank, local_size in LAUNCHERS:
             index, count = _number(environment, rank, -1), _number(environment, size)
-            if count > 1 and 0 <= index < count:
+            if rank in (known or (rank,)) and count > 1 and 0 <= index < count:
                 here, there = _number(environment, local_rank), _number(environment, local_size)
                 here = here if 0 <= here < there else 0
                 return cls(index, count, here, max(1, there), told_by=rank)
@@ -70,6 +100,7 @@ class Share:
         return [number for owner in order for number in reversed(runs[owner])]
 
 
+ALONE = Share()
 LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),

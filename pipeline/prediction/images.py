@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DataError
-from pipeline.sources.columns import TABLES, read_columns
-from pipeline.sources.names import EXTENSIONS, some
+from pipeline.sources.columns import TABLES, open_columns
+from pipeline.sources.names import EXTENSIONS
 
 NUL = "\0"
 
@@ -43,17 +43,12 @@ def image_files(
 
 
 def _in_table(path: Path, path_column: str | None, data_root: Path | None) -> Iterator[Named]:
-    table = read_columns(path)
-    column = table.named(path_column, "path", "--path-column")
-    if column is None:
-        raise DataError(
-            f"{path} has no column 'path'; it has {some(table.values, 20)}",
-            "Name the one meant with --path-column.",
-        )
+    table = open_columns(path)
+    column = table.required(path_column, "path", "--path-column")
     root = data_root or path.parent
-    for row, value in enumerate(table.values[column]):
+    for line, (value,) in table.rows([column]):
         if not isinstance(value, str) or not value or NUL in value:
-            raise DataError(f"{table.where(row)}: {value!r} is no path")
+            raise DataError(f"{table.where(line)}: {value!r} is no path")
         yield Named(value, os.path.join(root, value))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.binding import check_space
+from pipeline.calibration import Calibration
 from pipeline.errors import DataError, UsageError
 from pipeline.features import read_features
 from pipeline.fusion import open_trained
@@ -20,7 +21,7 @@ from pipeline.loading.worker import OK
 from pipeline.model import Model
 from pipeline.prediction.images import Named, image_files
 from pipeline.progress import OnProgress, Progress, ignore
-from pipeline.runs import Run, check_run, find_run, temperature_of
+from pipeline.runs import Run, calibration_of, check_run, find_run
 from pipeline.sources.source import FilePayload
 from pipeline.store.catalog import find_entry
 from pipeline.threads import cpu_threads, default_threads
@@ -74,7 +75,7 @@ def predict(
         run: a unique prefix of the run's id, its path, or `latest`.
         images: files; folders, whose images are taken, those in folders below included; tables (.csv, .tsv, .parquet).
         top_k: classes an image, at most as many as there are.
-        calibrated: give probabilities of logits divided by the run's temperature, not those of an exported model.
+        calibrated: give probabilities of logits scaled by the run's temperature, not those of an exported model.
         batch_size: images a forward pass.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         workers: loading processes, by default one a core.
@@ -92,15 +93,15 @@ def predict(
     trained = open_trained(run, Path(runs_dir))
     model = Model(trained.backbone, trained.head, device)
     files = image_files(images, path_column=path_column, data_root=None if data_root is None else Path(data_root))
-    scaled = _Top(model.head.classes, top_k, _temperature(find_run(Path(runs_dir), str(run)), calibrated=calibrated))
+    scaled = _Top(model.head.classes, top_k, _calibration(find_run(Path(runs_dir), str(run)), calibrated=calibrated))
     return _stream(model, files, scaled, batch_size, workers or auto_workers(), on_progress)
 
 
-def _temperature(run: Run, *, calibrated: bool) -> float:
-    """Return what logits are divided by: 1 unless calibrated probabilities are asked for."""
+def _calibration(run: Run, *, calibrated: bool) -> Calibration:
+    """Return what happens to logits: nothing unless calibrated probabilities are asked for."""
     if not calibrated:
-        return 1.0
-    found = temperature_of(run)
+        return Calibration()
+    found = calibration_of(run)
     if found is None:
         raise DataError(
             f"run {run.id} has no temperature: there were no validation rows to fit it on",
@@ -151,11 +152,11 @@ class _Top:
 
     classes: tuple[str, ...]
     count: int
-    temperature: float
+    calibration: Calibration
 
     def of(self, logits: np.ndarray) -> list[tuple[tuple[str, float], ...]]:
         """Return (class, probability) of the most probable classes of logits (n, c), most probable first."""
-        scores = logits.astype(np.float64) / self.temperature
+        scores = self.calibration.scale(logits.astype(np.float64))
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         order = np.argsort(-shares, axis=1, kind="stable")[:, : self.count]
@@ -196,5 +197,5 @@ def predict_cached(
     entry = find_entry(Path(cache_dir), str(cache))
     features = read_features(entry)
     check_space(head, features, entry)
-    tops = _Top(head.classes, top_k, _temperature(found, calibrated=calibrated)).of(head.logits(features.x).numpy())
+    tops = _Top(head.classes, top_k, _calibration(found, calibrated=calibrated)).of(head.logits(features.x).numpy())
     return (Prediction(name, top) for name, top in zip(features.ids, tops, strict=True))

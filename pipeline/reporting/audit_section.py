@@ -2,20 +2,22 @@
 
 from typing import Any
 
-from pipeline.auditing.leaks import COPIES, LeakEffect
+from pipeline.auditing.leaks import COPIES, leak_effect
 from pipeline.auditing.result import AuditResult, Duplicate, Labels, Row, Suspect
+from pipeline.outcomes import Outcomes
 from pipeline.runs import Run
 
 PAIRS, SUSPECTS = 24, 24
 """Pairs and suspects shown, of each list; the lists themselves have all."""
 
 
-def audit_section(found: AuditResult, run: Run, pictures: dict[str, str]) -> dict[str, Any]:
+def audit_section(found: AuditResult, run: Run, outcomes: Outcomes, pictures: dict[str, str]) -> dict[str, Any]:
     """Return what the template shows of an audit.
 
     Args:
         found: the audit.
-        run: whose page it is.
+        run: whose page it is; the audit may have looked at what leaks do to another.
+        outcomes: of its test rows.
         pictures: JPEG files in base64 by sample id; rows without one are shown as text.
     """
     pairs = shown_pairs(found)
@@ -26,7 +28,7 @@ def audit_section(found: AuditResult, run: Run, pictures: dict[str, str]) -> dic
         "conflicts": len(found.conflicts),
         "leaks": len(found.leaks),
         "test_rows": found.rows.get("test", 0),
-        "effect": _effect(found.effect, run),
+        "effect": leak_effect(run, outcomes, found.leaks) if found.leaks else None,
         "copies": sum(_worth_showing(one) for one in found.duplicates),
         "pairs": [{"duplicate": one, "rows": [_pictured(row, pictures) for row in (one.a, one.b)]} for one in pairs],
         "lists": [
@@ -59,11 +61,6 @@ def _kinds(found: AuditResult) -> dict[str, int]:
     for one in found.duplicates:
         kinds[one.kind] = kinds.get(one.kind, 0) + 1
     return kinds
-
-
-def _effect(effect: LeakEffect | None, run: Run) -> LeakEffect | None:
-    """Leave out what was told of another run."""
-    return effect if effect is not None and effect.run == run.id else None
 
 
 def _list(name: str, labels: Labels, pictures: dict[str, str]) -> dict[str, Any]:

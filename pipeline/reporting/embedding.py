@@ -36,6 +36,7 @@ def embed(x: np.ndarray, rows: np.ndarray) -> Embedding | None:
     """Return the maps of features x (m, d); None for fewer than five rows or features that do not vary."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     flat = x.reshape(len(x), -1).astype(np.float32)
     if len(flat) < FEWEST_ROWS or flat.shape[1] < 2 or not np.ptp(flat, axis=0).any():
@@ -43,7 +44,9 @@ def embed(x: np.ndarray, rows: np.ndarray) -> Embedding | None:
     first = PCA(min(FIRST_COMPONENTS, *flat.shape), random_state=0)
     components = first.fit_transform(flat)
     perplexity = min(30.0, (len(flat) - 1) / 3)
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
+    # Of its thousand short steps each waits for all threads: where cores are busy two take thrice as long as one.
+    with threadpool_limits(1):
+        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
     return Embedding(rows, _unit(components[:, :2]), _unit(tsne), float(first.explained_variance_ratio_[:2].sum()))
 
 

@@ -5,6 +5,7 @@ plot tells things apart by colour alone. Text in an SVG stays text. matplotlib i
 """
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,10 +27,12 @@ MOST_NUMBERS = 20
 """Classes up to which cells of a confusion matrix have their number written in them."""
 MOST_NAMES = 60
 """Classes up to which its axes name them."""
+FONT = "DejaVu Sans"
+"""Comes with matplotlib, so that bytes do not depend on the machine's fonts."""
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pipeline",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that bytes do not depend on the machine's fonts
+    "font.family": FONT,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -203,7 +206,8 @@ def _picture(
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps figures
 
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)  # see `unwritable`
         figure = Figure(figsize=size, layout=layout)
         draw(figure.add_subplot())
         file = io.BytesIO()
@@ -211,6 +215,15 @@ def _picture(
         nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(file, format=kind, dpi=DPI, metadata=nothing)
     return file.getvalue()
+
+
+def unwritable(names: Sequence[str]) -> list[str]:
+    """Return the names that a PNG shows boxes in, since matplotlib's font lacks their letters; an SVG has its text."""
+    require_matplotlib()
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont(FONT)).get_charmap()
+    return [name for name in names if any(ord(letter) not in known for letter in name)]
 
 
 def _text(name: str) -> str:

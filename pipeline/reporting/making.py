@@ -18,13 +18,13 @@ from pipeline.learning_curve import read_curve
 from pipeline.metrics import confusions
 from pipeline.origin import open_images
 from pipeline.outcomes import Outcomes, read_outcomes
-from pipeline.progress import OnProgress, ignore
+from pipeline.progress import OnProgress, Progress, ignore
 from pipeline.reporting.audit_section import audit_section, audited_ids
 from pipeline.reporting.curve_section import curve_section
 from pipeline.reporting.embedding import Embedding, embed, map_sample
 from pipeline.reporting.figures import require_matplotlib
 from pipeline.reporting.page_data import page_data
-from pipeline.reporting.pictures import write_figures
+from pipeline.reporting.pictures import boxed, write_figures
 from pipeline.reporting.render import render
 from pipeline.reporting.sections import finding_of_run
 from pipeline.reporting.tables import MOST_CLASSES, cell_images, confused_pairs, shown_rows, worst_errors
@@ -47,6 +47,10 @@ class ReportResult:
     missing: tuple[str, ...]
     """What the page had to do without, and why."""
     figures: tuple[str, ...]
+    cache: str
+    """The run's entry."""
+    audited: bool
+    """Whether the page has what `audit` found of it."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def report(
     cache_dir: str | Path = "cache",
     data_root: str | Path | None = None,
     follow_symlinks: bool = False,
+    on_map: OnProgress = ignore,
     on_progress: OnProgress = ignore,
 ) -> ReportResult:
     """Write a page about a run that opens from disk and asks the network for nothing.
@@ -85,6 +90,7 @@ def report(
         cache_dir: the cache root.
         data_root: as for `extract`.
         follow_symlinks: as for `extract`.
+        on_map: called before and after the map is made, which takes longest.
         on_progress: called after every batch of images.
 
     Raises:
@@ -103,7 +109,7 @@ def report(
         raise UsageError(f"{path} is a folder", f"Name a file: -o {path / 'report.html'}")
     missing: list[str] = []
     entry = _entry(found, Path(cache_dir), missing)
-    embedding = None if entry is None else _embedding(entry, outcomes, missing)
+    embedding = None if entry is None else _embedding(entry, outcomes, missing, on_map)
     totals = np.bincount(outcomes.y, minlength=len(outcomes.classes)).tolist()
     pairs = confused_pairs(confusions(outcomes.y, outcomes.predicted), totals)
     cells = cell_images(outcomes, _cells(pairs, len(outcomes.classes)))
@@ -121,7 +127,7 @@ def report(
         except DataError as error:
             missing.append(f"No images: {error.message}. {error.hint}")
     sections = {
-        "audit": None if audited is None else audit_section(audited, found, pictures),
+        "audit": None if audited is None else audit_section(audited, found, outcomes, pictures),
         "learning_curve": None if curve is None else curve_section(curve),
         "commands": _commands(found, Path(cache_dir), Path(runs_dir)),
     }
@@ -130,9 +136,13 @@ def report(
     )
     html = render(page, data).encode()
     replace_file(path, html)
-    drawn = write_figures(Path(figures), found, evaluation, outcomes, curve) if figures is not None else ()
+    drawn: tuple[str, ...] = ()
+    if figures is not None:
+        drawn = write_figures(Path(figures), found, evaluation, outcomes, curve)
+        missing.extend(boxed(outcomes.classes) if "confusion.png" in drawn else ())
     seconds = time.perf_counter() - started
-    return ReportResult(found.id, str(path), len(html), len(pictures), tuple(missing), drawn, seconds)
+    cache, made = found.body["cache"]["id"], tuple(missing)
+    return ReportResult(found.id, str(path), len(html), len(pictures), made, drawn, cache, audited is not None, seconds)
 
 
 def _findings(run: Run, folder: str | Path | None, runs_dir: Path) -> Path:
@@ -181,7 +191,7 @@ def _entry(run: Run, cache_dir: Path, missing: list[str]) -> Entry | None:
         return None
 
 
-def _embedding(entry: Entry, outcomes: Outcomes, missing: list[str]) -> Embedding | None:
+def _embedding(entry: Entry, outcomes: Outcomes, missing: list[str], on_map: OnProgress) -> Embedding | None:
     """Place test rows on a map. Their features are only drawn: nothing is measured or chosen by them."""
     try:
         features, x = open_features(entry)
@@ -194,7 +204,9 @@ def _embedding(entry: Entry, outcomes: Outcomes, missing: list[str]) -> Embeddin
         return None
     rows = map_sample(len(outcomes))
     picked = np.concatenate([part.numpy() for part in pick(x, test[rows]).split(4096)])
+    on_map(Progress(0, len(rows)))
     found = embed(picked, rows)
+    on_map(Progress(len(rows), len(rows)))
     if found is None:
         missing.append("No map: too few rows, or features that do not vary.")
     return found

@@ -11,9 +11,11 @@ from pipeline.metrics import reliability_bins
 from pipeline.outcomes import Outcomes
 from pipeline.reporting.charts import HEIGHT, WIDTH, epoch_lines
 from pipeline.reporting.embedding import Embedding
+from pipeline.reporting.names import visible
 from pipeline.reporting.sweep_table import sweep_table
 from pipeline.reporting.tables import MOST_CLASSES, shown_rows
-from pipeline.runs import Run
+from pipeline.runs import Run, group_id, read_evaluations
+from pipeline.seeds import Spread, group_of
 from pipeline.store.entry import Entry
 
 HEADLINES = (
@@ -53,7 +55,7 @@ def page_data(
         "classes": outcomes.classes,
         "cards": _cards(metrics),
         "findings": sections,
-        "reading": _reading(metrics, pairs, outcomes),
+        "reading": [*_reading(metrics, pairs, outcomes), *_seeds(run, evaluation)],
         "missing": missing,
         "touch": evaluation.get("touch"),
         "plan": _plan(run, entry),
@@ -109,6 +111,20 @@ def _reading(metrics: dict[str, Any], pairs: list[dict[str, Any]], outcomes: Out
     return said
 
 
+def _seeds(run: Run, evaluation: dict[str, Any]) -> list[str]:
+    """Return what is known of the runs of the same recipe: how much of the accuracy is luck of the draw."""
+    members = group_of(run) if group_id(run) is not None else []
+    if len(members) < 2:
+        return []
+    kept = [read_evaluations(one).get("test") for one in members]
+    measured = [one["metrics"] for one in kept if one is not None and one["cache"] == evaluation["cache"]]
+    said = f"One of {len(members)} seeds of its recipe"
+    if len(measured) < len(members):
+        return [f"{said}; {len(measured)} of them are measured."]
+    spread = Spread.of(measured)
+    return [f"{said}: accuracy {100 * spread.mean['accuracy']:.1f} ± {100 * spread.std['accuracy']:.1f}% over them."]
+
+
 def _plan(run: Run, entry: Entry | None) -> list[tuple[str, str]]:
     body = run.body
     rows = body.get("rows", {})
@@ -160,7 +176,7 @@ def _script_data(
     shown = shown_rows(worst, cells, embedding)
     rows = {
         row: [
-            outcomes.ids[row],
+            visible(outcomes.ids[row]),
             int(outcomes.y[row]),
             int(outcomes.predicted[row]),
             round(float(outcomes.confidence[row]), 4),
@@ -175,7 +191,7 @@ def _script_data(
             "tsne": np.round(embedding.tsne, 4).tolist(),
         }
     return {
-        "classes": outcomes.classes,
+        "classes": [visible(name) for name in outcomes.classes],
         "rows": rows,
         "images": {row: pictures[outcomes.ids[row]] for row in shown if outcomes.ids[row] in pictures},
         "cells": cells,

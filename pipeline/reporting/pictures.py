@@ -1,5 +1,6 @@
 """The main plots of a run as PNG and SVG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ def write_figures(
             replace_file(folder / f"{name}.{kind}", data)
             names.append(f"{name}.{kind}")
     return tuple(sorted(names))
+
+
+def boxed(classes: Sequence[str]) -> list[str]:
+    """Return what is to be said of class names that a PNG cannot show."""
+    names = figures.unwritable(classes)
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return [f"The font of PNG plots has no letters for {shown}: confusion.svg shows them."]
 
 
 def _learning_curve(curve: dict[str, Any], kind: figures.Kind) -> bytes:

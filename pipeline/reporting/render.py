@@ -12,6 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.reporting.names import visible
+
 PAGE = "page.html.j2"
 
 
@@ -28,6 +30,7 @@ def render(page: dict[str, Any], data: dict[str, Any]) -> str:
         loader=DictLoader({PAGE: _part(PAGE)}),
         undefined=StrictUndefined,
         autoescape=True,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -47,6 +50,11 @@ def embedded(data: dict[str, Any]) -> str:
     """Return JSON that cannot end the script element it stands in, whatever names are in it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _visible(value: Any) -> Any:  # noqa: ANN401 - whatever an expression of the template is
+    """Spell out what a name hides; our own markup is left as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def _hash(text: str) -> str:

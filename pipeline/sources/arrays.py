@@ -1,12 +1,14 @@
 """Sources whose images are arrays in memory: the bundled digits and array-backed torchvision data sets."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from pipeline.errors import DataError
+from pipeline.sources.numbered import NumberedIds
 from pipeline.sources.source import TRAIN, ArrayPayload, Listing
+from pipeline.textcolumn import TextColumn
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,27 @@ class ArraySource:
     def listing(self) -> Listing:
         """List the samples part by part."""
         return Listing(
-            list(self._places),
+            TextColumn(self._ids),
             np.concatenate([part.labels.astype(np.int64) for _, part in self.parts]),
             np.concatenate([np.full(len(part.labels), part.split, np.int8) for _, part in self.parts]),
             self.classes,
         )
 
-    @cached_property
-    def _places(self) -> dict[str, tuple[ArrayPart, int]]:
-        width = max(len(str(len(part.labels) - 1)) for _, part in self.parts)
-        prefix = len(self.parts) > 1
-        return {
-            (f"{name}/" if prefix else "") + f"{index:0{width}d}": (part, index)
-            for name, part in self.parts
-            for index in range(len(part.labels))
-        }
+    @property
+    def _ids(self) -> NumberedIds:
+        return NumberedIds([name for name, _ in self.parts], [len(part.labels) for _, part in self.parts])
 
     def payload(self, sample_id: str) -> ArrayPayload:
-        """Return the sample's pixels."""
-        part, index = self._places[sample_id]
-        return ArrayPayload(part.images[index])
+        """Return the sample's pixels.
+
+        Raises:
+            DataError: if there is no such sample.
+        """
+        place = self._ids.place(sample_id)
+        if place is None:
+            raise DataError(f"{self.spec} has no sample {sample_id}", "Is this the data set that was extracted?")
+        part, number = place
+        return ArrayPayload(self.parts[part][1].images[number])
 
 
 def digits_source() -> ArraySource:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import numpy as np
 
 from pipeline.digest import array_digest
 from pipeline.errors import DataError, UsageError
-from pipeline.sources.facts import UNKNOWN, file_facts
+from pipeline.sources.facts import Facts, Stats, path_facts
 from pipeline.sources.groups import folder_groups
 from pipeline.sources.hugging import hugging_objects, is_hugging
-from pipeline.sources.names import EXTENSIONS, label_text, number_labels, some, split_number
+from pipeline.sources.names import EXTENSIONS, LabelNumbers, label_text, some, split_number
+from pipeline.sources.numbered import NumberedIds
 from pipeline.sources.reading import PLAIN, Reading
 from pipeline.sources.source import (
     UNLABELLED,
@@ -26,6 +29,7 @@ from pipeline.sources.source import (
     Payload,
     Source,
 )
+from pipeline.textcolumn import TextColumn
 
 READING = frozenset({"group_by", "unlabelled"})
 DROP = "Drop the transform (ToTensor, Normalize, …): images are wanted as the data set has them."
@@ -77,9 +81,11 @@ class DatasetSource:
     @cached_property
     def folder(self) -> str | None:
         """The folder that holds all files, None for images that are not in files."""
-        paths = [path for part in self.parts for path in part.files or ()]
-        whole = all(part.files is not None for part in self.parts)
-        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]) if whole else None
+        if any(part.files is None for part in self.parts):
+            return None
+        return os.path.commonpath(
+            {os.path.dirname(os.path.abspath(path)) for part in self.parts for path in part.files or ()}
+        )
 
     def describe(self) -> dict[str, Any]:
         """Name the data set; what is in it is said by the image digests."""
@@ -91,23 +97,28 @@ class DatasetSource:
         Raises:
             DataError: if an image or a label is of a kind that cannot be used.
         """
-        labels: list[int | str | None] = []
-        digests = np.zeros((len(self._places), 32), np.uint8)
-        for row, (part, index) in enumerate(self._places.values()):
+        ids, labels = self._ids, LabelNumbers()
+        digests = np.zeros((0 if self.folder is not None else len(ids), 32), np.uint8)
+        for row, (part, index) in enumerate(self._samples()):
             if self.folder is not None:
-                labels.append(part.label_of_file(index))
-                continue
-            image, label = self._item(part, index)
-            labels.append(label)
-            digest = _digest(_payload(image, self._where(part, index)))
-            digests[row] = np.frombuffer(digest, np.uint8)
-        ids = list(self._places)
-        numbers, classes = self._numbered(labels)
-        splits = np.array([part.split for part, _ in self._places.values()], np.int8)
-        stats = None if self.folder is None else self._stats()
-        groups = folder_groups(ids, self.reading.group_by)
+                label = part.label_of_file(index)
+            else:
+                image, label = self._item(part, index)
+                digest = _digest(_payload(image, self._where(part, index)))
+                digests[row] = np.frombuffer(digest, np.uint8)
+            if not self.reading.unlabelled:
+                labels.append(self._class_name(part, label))
+        unlabelled: tuple[np.ndarray, tuple[str, ...]] = np.full(len(ids), UNLABELLED, np.int64), ()
+        numbers, classes = unlabelled if self.reading.unlabelled else labels.numbered(self._told_classes())
         return Listing(
-            ids, numbers, splits, classes, stats, self._notes(), groups, digests if self.folder is None else None
+            ids,
+            numbers,
+            np.concatenate([np.full(len(part.rows), part.split, np.int8) for part in self.parts]),
+            classes,
+            Stats(len(ids), self._facts) if self.folder is not None else None,
+            self._notes(),
+            folder_groups(ids, self.reading.group_by),
+            digests if self.folder is None else None,
         )
 
     def payload(self, sample_id: str) -> Payload:
@@ -116,28 +127,40 @@ class DatasetSource:
         Raises:
             DataError: if there is no such sample.
         """
-        if sample_id not in self._places:
+        place = self._numbers.place(sample_id) if self.folder is None else self._place_of_file(sample_id)
+        if place is None:
             raise DataError(f"{self.spec} has no sample {sample_id}", "Is this the data set that was extracted?")
-        part, index = self._places[sample_id]
+        part, index = self.parts[place[0]], place[1]
         if self.folder is not None and part.files is not None:
             return FilePayload(os.path.abspath(part.files[index]))
         return _payload(self._item(part, index)[0], self._where(part, index))
 
     @cached_property
-    def _places(self) -> dict[str, tuple[Part, int]]:
-        width = max(len(str(len(part.rows) - 1)) for part in self.parts)
-        places: dict[str, tuple[Part, int]] = {}
-        for part in self.parts:
-            prefix = f"{part.name}/" if len(self.parts) > 1 else ""
-            for index in range(len(part.rows)):
-                if self.folder is not None and part.files is not None:
-                    name = os.path.relpath(part.files[index], self.folder)
-                else:
-                    name = f"{prefix}{index:0{width}d}"
-                if name in places:
-                    raise DataError(f"{self.spec} has the image {name} twice", "Each image is one sample.")
-                places[name] = (part, index)
-        return places
+    def _ids(self) -> TextColumn:
+        if self.folder is None:
+            return TextColumn(self._numbers)
+        ids = TextColumn(os.path.relpath(path, self.folder) for part in self.parts for path in part.files or ())
+        twice = ids.repeated()
+        if twice is not None:
+            raise DataError(f"{self.spec} has the image {ids[twice[0]]} twice", "Each image is one sample.")
+        return ids
+
+    @property
+    def _numbers(self) -> NumberedIds:
+        return NumberedIds([part.name for part in self.parts], [len(part.rows) for part in self.parts])
+
+    def _samples(self) -> Iterator[tuple[Part, int]]:
+        """Yield (part, index in it) of every sample."""
+        return ((part, index) for part in self.parts for index in range(len(part.rows)))
+
+    def _place_of_file(self, sample_id: str) -> tuple[int, int] | None:
+        return self._place(self._ids.index(sample_id)) if sample_id in self._ids else None
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """Return (part, index in it) of a row."""
+        starts = list(accumulate((len(part.rows) for part in self.parts), initial=0))
+        part = bisect_right(starts, row) - 1
+        return part, row - starts[part]
 
     def _where(self, part: Part, index: int) -> str:
         return f"{self.spec}, {part.name}, item {index}"
@@ -152,16 +175,11 @@ class DatasetSource:
             f"{self._where(part, index)} is {_kind(item)}, not (image, label)", "Pass unlabelled=True for images alone."
         )
 
-    def _numbered(self, labels: Sequence[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
-        if self.reading.unlabelled:
-            return np.full(len(labels), UNLABELLED, np.int64), ()
-        names = [self._class_name(part, label) for (part, _), label in zip(self._places.values(), labels, strict=True)]
+    def _told_classes(self) -> tuple[str, ...] | None:
+        """Return the class names that all parts agree on, None where they do not."""
         told = {part.classes for part in self.parts}
         classes = next(iter(told)) if len(told) == 1 else None
-        if classes is None or len(set(classes)) < len(classes):
-            return number_labels(names)
-        position = {name: number for number, name in enumerate(classes)}
-        return np.array([position[name] for name in names], np.int64), classes
+        return classes if classes is not None and len(set(classes)) == len(classes) else None
 
     def _class_name(self, part: Part, label: Any) -> str:  # noqa: ANN401 - whatever a data set has
         if getattr(label, "ndim", None) == 0 and hasattr(label, "item"):  # a number of numpy's or torch's
@@ -178,15 +196,12 @@ class DatasetSource:
             raise DataError(f"{self.spec}, {part.name}: label {name} is not one of {len(part.classes)} classes")
         return part.classes[int(label)]
 
-    def _stats(self) -> np.ndarray:
-        facts = []
-        for part, index in self._places.values():
-            assert part.files is not None
-            try:
-                facts.append(file_facts(os.stat(part.files[index])))
-            except OSError:
-                facts.append(UNKNOWN)
-        return np.array(facts, np.int64).reshape(-1, 4)
+    def _facts(self, rows: Iterable[int]) -> Iterator[Facts]:
+        for row in rows:
+            part, index = self._place(row)
+            files = self.parts[part].files
+            assert files is not None
+            yield path_facts(files[index])
 
     def _notes(self) -> tuple[str, ...]:
         dropped = self.folder is not None and any(getattr(part.rows, "transform", None) for part in self.parts)

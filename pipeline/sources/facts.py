@@ -2,6 +2,11 @@
 
 import hashlib
 import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 Facts = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
@@ -15,6 +20,15 @@ def file_facts(found: os.stat_result) -> Facts:
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+def path_facts(path: str) -> Facts:
+    """Return the facts of the file at `path`; UNKNOWN for what is no regular file, or cannot be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return UNKNOWN
+    return file_facts(found) if stat.S_ISREG(found.st_mode) else UNKNOWN
+
+
 def member_facts(archive: Facts, offset: int) -> Facts:
     """Return the facts of a member that begins at byte `offset` of an archive.
 
@@ -24,3 +38,37 @@ def member_facts(archive: Facts, offset: int) -> Facts:
     inode, size, mtime, ctime = archive
     name = hashlib.sha256(b"%d %d %d" % (inode, size, offset)).digest()
     return (int.from_bytes(name[:8], "big") >> 1, offset, mtime, ctime)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Facts (n, 4) int64 of a source's files: inode, size, mtime and ctime in nanoseconds.
+
+    None of them is held: `stats[rows]` looks at the files of those rows, as they are then. A listing that nothing
+    is remembered of is never looked at.
+    """
+
+    count: int
+    of: Callable[[Iterable[int]], Iterator[Facts]]
+    """Takes rows and yields the facts of each."""
+
+    @classmethod
+    def of_paths(cls, ids: Sequence[str], folder: str) -> "Stats":
+        """Return the stats of files whose ids are their paths below `folder`."""
+        inside = folder.rstrip("/") + "/"
+        return cls(len(ids), lambda rows: (path_facts(inside + ids[row]) for row in rows))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: "int | slice | np.ndarray | Sequence[int]") -> np.ndarray:
+        if isinstance(rows, int):
+            return self._taken([range(self.count)[rows]]).reshape(4)
+        return self._taken(range(self.count)[rows] if isinstance(rows, slice) else np.asarray(rows).tolist())
+
+    def take(self, rows: np.ndarray) -> "Stats":
+        """Return the stats of some rows (m,) int64."""
+        return Stats(len(rows), lambda places: self.of(int(rows[place]) for place in places))
+
+    def _taken(self, rows: Sequence[int]) -> np.ndarray:
+        return np.fromiter(self.of(rows), np.dtype((np.int64, 4)), len(rows))

@@ -5,20 +5,21 @@ over ImageFolder and this source see the same images in the same order.
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.sources.facts import UNKNOWN, Facts, file_facts
+from pipeline.sources.facts import Stats
 from pipeline.sources.groups import folder_groups
-from pipeline.sources.names import EXTENSIONS, SHOWN, SPLIT_NAMES, some
+from pipeline.sources.names import EXTENSIONS, SHOWN, SPLIT_NAMES, Noted, some
 from pipeline.sources.reading import PLAIN, Reading
 from pipeline.sources.source import TRAIN, UNLABELLED, FilePayload, Listing
+from pipeline.textcolumn import ColumnBuilder, TextColumn, text_bytes
 
 CLASS_FOLDERS = "Put each class's images in a folder of its own: FOLDER/<class>/*.jpg"
 
@@ -59,29 +60,28 @@ class FolderSource:
             DataError: if the folder has no class folders, or they hold no images.
         """
         notes: list[str] = []
-        ids: list[str] = []
-        facts: list[Facts] = []
+        column = ColumnBuilder()
         spans: list[tuple[str, int, int]] = []
         """(class, split, images) in order."""
         walk = _Walk(self.root, self.follow_symlinks)
         for where, class_name, split in self._parts(notes):
-            before = len(ids)
+            before = len(column)
             for folder in walk.below(where):
-                for file, found in sorted(folder.files):
-                    ids.append(f"{folder.path}/{file}" if folder.path else file)
-                    facts.append(found)
-            if len(ids) == before and where:
+                for file in folder.files.split(b"\0"):
+                    column.append_bytes(folder.prefix + file)
+            if len(column) == before and where:
                 notes.append(f"class folder {where} holds no images")
-            spans.append((class_name, split, len(ids) - before))
+            spans.append((class_name, split, len(column) - before))
+        ids = TextColumn.built(column)
         notes += walk.notes()
-        if not ids:
+        if not len(ids):
             raise DataError(
                 f"{self.root} has {'' if self.reading.unlabelled else 'class folders but '}no images in "
                 f"{'it' if self.reading.unlabelled else 'them'} (looked for {' '.join(EXTENSIONS)})",
                 "" if self.reading.unlabelled else CLASS_FOLDERS,
             )
         if not self.follow_symlinks:
-            self._refuse_links_out(walk.folders, walk.links)
+            self._refuse_links_out(walk)
         classes = tuple(sorted({name for name, _, count in spans if count and name}))
         number = {name: position for position, name in enumerate(classes)}
         counts = [count for _, _, count in spans]
@@ -90,7 +90,7 @@ class FolderSource:
             np.repeat(np.array([number.get(name, UNLABELLED) for name, _, _ in spans], np.int64), counts),
             np.repeat(np.array([split for _, split, _ in spans], np.int8), counts),
             classes,
-            np.array(facts, np.int64).reshape(-1, 4),
+            Stats.of_paths(ids, str(self.root)),
             tuple(notes),
             folder_groups(ids, self.reading.group_by),
         )
@@ -133,9 +133,9 @@ class FolderSource:
             )
         return names
 
-    def _refuse_links_out(self, folders: list[str], links: list[str]) -> None:
+    def _refuse_links_out(self, walk: "_Walk") -> None:
         inside = self.folder + os.sep
-        for relative in folders + links:
+        for relative in chain(walk.folders, TextColumn.built(walk.links)):
             path = os.path.join(self.root, relative)
             if not os.path.realpath(path).startswith(inside):
                 raise DataError(
@@ -159,11 +159,17 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder's image files, unsorted."""
+    """A folder's image files."""
 
     path: str
     """Relative to the source's root."""
-    files: list[tuple[str, Facts]]
+    files: bytes
+    """Their names, sorted, with NULs between: a folder's names alone are ever Python objects."""
+
+    @property
+    def prefix(self) -> bytes:
+        """What stands before a file's name in its id."""
+        return text_bytes(f"{self.path}/") if self.path else b""
 
 
 class _Walk:
@@ -175,16 +181,17 @@ class _Walk:
         self.entered: set[str] = set()
         """Real paths of linked folders, each entered once: links can go round in circles."""
         self.unentered: list[str] = []
-        self.ignored: list[str] = []
+        self.ignored = Noted[str]()
         self.folders: list[str] = []
-        self.links: list[str] = []
+        self.links = ColumnBuilder()
 
     def notes(self) -> list[str]:
         """Return what a user should know."""
         notes = []
-        if self.ignored:
-            count = len(self.ignored)
-            notes.append(f"{count:,} files are not images by their extension and are left out: {some(self.ignored)}")
+        if self.ignored.count:
+            count = self.ignored.count
+            files = "1 file is no image by its" if count == 1 else f"{count:,} files are no images by their"
+            notes.append(f"{files} extension and left out: {some(self.ignored.first)}")
         if self.unentered:
             notes.append(f"linked folders are not entered: {', '.join(self.unentered[:SHOWN])}")
         return notes
@@ -194,7 +201,7 @@ class _Walk:
         return sorted(self._found(relative), key=lambda folder: folder.path)
 
     def _found(self, relative: str) -> Iterator[_Folder]:
-        here = _Folder(relative, [])
+        names: list[str] = []
         prefix = f"{relative}/" if relative else ""
         with os.scandir(self.root / relative) as entries:
             for entry in entries:
@@ -206,15 +213,15 @@ class _Walk:
                         yield from self._found(prefix + name)
                     continue
                 if not name.lower().endswith(EXTENSIONS):
-                    self.ignored.append(prefix + name)
+                    self.ignored.add(prefix + name)
                     continue
                 if entry.is_symlink():
                     self.links.append(prefix + name)
-                here.files.append((name, _facts(entry)))
-        if here.files:
+                names.append(name)
+        if names:
             if relative:
                 self.folders.append(relative)
-            yield here
+            yield _Folder(relative, b"\0".join(map(text_bytes, sorted(names))))
 
     def _may_enter(self, entry: "os.DirEntry[str]", relative: str) -> bool:
         if not entry.is_symlink():
@@ -225,12 +232,3 @@ class _Walk:
             return False
         self.entered.add(real)
         return True
-
-
-def _facts(entry: "os.DirEntry[str]") -> Facts:
-    """Return a file's stat fields; zeros, which are never remembered, for what cannot be a regular file."""
-    try:
-        found = entry.stat()
-    except OSError:
-        return UNKNOWN
-    return file_facts(found) if stat.S_ISREG(found.st_mode) else UNKNOWN

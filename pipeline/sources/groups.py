@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline.errors import DataError, UsageError
+from pipeline.textcolumn import ColumnBuilder, TextColumn
 
 FOLDER = re.compile(r"folder:(-?[1-9][0-9]?)")
 
@@ -25,7 +26,7 @@ def folder_level(group_by: str | None) -> int | None:
     return int(match[1])
 
 
-def folder_groups(ids: Sequence[str], group_by: str | None) -> list[str] | None:
+def folder_groups(ids: Sequence[str], group_by: str | None) -> TextColumn | None:
     """Return the name of the folder at the level that `folder:N` gives, one a sample; None without `group_by`.
 
     The name alone counts: tulip/p7/1.jpg and daisy/p7/2.jpg are one group by folder:2.
@@ -39,7 +40,7 @@ def folder_groups(ids: Sequence[str], group_by: str | None) -> list[str] | None:
     level = folder_level(group_by)
     if level is None:
         raise UsageError(f"--group-by {group_by}: there are no columns here", "Name a level: --group-by folder:2.")
-    groups = []
+    groups = ColumnBuilder()
     for sample_id in ids:
         folders = sample_id.split("/")[:-1]
         if len(folders) < abs(level):
@@ -48,4 +49,4 @@ def folder_groups(ids: Sequence[str], group_by: str | None) -> list[str] | None:
                 "folder:1 is the first folder of a path from the source's root, folder:-1 the one the file lies in.",
             )
         groups.append(folders[level - 1 if level > 0 else level])
-    return groups
+    return TextColumn.built(groups)

@@ -5,6 +5,7 @@ Images are taken as the encoded bytes they are stored as, not decoded: a digest 
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 
 from pipeline.errors import DataError, nearest
 from pipeline.sources.groups import folder_level
-from pipeline.sources.names import SPLIT_NAMES, label_text, load_extra, number_labels, some
+from pipeline.sources.names import SPLIT_NAMES, LabelNumbers, Noted, label_text, load_extra, some
+from pipeline.sources.numbered import NumberedIds
 from pipeline.sources.reading import Reading
 from pipeline.sources.source import TRAIN, UNLABELLED, BytesPayload, Listing
+from pipeline.textcolumn import ColumnBuilder, TextColumn
 
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
 """Usage reports of the libraries, switched off before they are imported."""
@@ -23,7 +26,8 @@ MARKS = ("dataset_dict.json", "state.json")
 """A folder made by `save_to_disk` has one of these."""
 TAKES = frozenset({"image_column", "label_column", "group_by", "unlabelled"})
 """Fields of `Reading` that mean something here."""
-BATCH = 256
+BATCH, SMALL_BATCH = 256, 1 << 14
+"""Rows in memory at the same time: of images, of labels and groups."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class HuggingSource:
         Raises:
             DataError: if there is no column of labels, or one that holds none.
         """
-        ids = [self._id(part, index) for part in self.parts for index in range(len(part.rows))]
+        ids = TextColumn(self._ids)
         digests = np.zeros((len(ids), 32), np.uint8)
         row = 0
         for part in self.parts:
@@ -90,15 +94,15 @@ class HuggingSource:
         Raises:
             DataError: if there is no such sample.
         """
-        name, slash, index = sample_id.rpartition("/")
-        part = next((part for part in self.parts if part.name == name or not slash), None)
-        if part is None or not index.isdecimal() or int(index) >= len(part.rows):
+        place = self._ids.place(sample_id)
+        if place is None:
             raise DataError(f"{self.spec} has no sample {sample_id}", "Has the data set changed?")
-        return BytesPayload(self._encoded(part.rows[int(index)][self.image_column], sample_id))
+        part, index = place
+        return BytesPayload(self._encoded(self.parts[part].rows[index][self.image_column], sample_id))
 
-    def _id(self, part: Part, index: int) -> str:
-        width = max(len(str(len(part.rows) - 1)) for part in self.parts)
-        return (f"{part.name}/" if len(self.parts) > 1 else "") + f"{index:0{width}d}"
+    @property
+    def _ids(self) -> NumberedIds:
+        return NumberedIds([part.name for part in self.parts], [len(part.rows) for part in self.parts])
 
     def _encoded(self, image: Any, sample_id: str) -> bytes:  # noqa: ANN401 - bytes, or a dict of them and a path
         data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
@@ -119,30 +123,34 @@ class HuggingSource:
             )
         return data
 
-    def _labels(self, ids: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _labels(self, ids: TextColumn) -> tuple[np.ndarray, tuple[str, ...]]:
         if self.reading.unlabelled:
             return np.full(len(ids), UNLABELLED, np.int64), ()
         column = self._label_column()
-        labels: list[str | None] = []
+        labels, wrong = LabelNumbers(), Noted[str]()
         names: list[str] | None = None
-        for part in self.parts:
+        for row, (part, value) in enumerate(self._values(column)):
             names = getattr(part.rows.features[column], "names", None)
-            values = part.rows[column][:]
-            if names is None:
-                labels += [label_text(value) for value in values]
+            if names is not None:
+                value = names[value] if value is not None and value >= 0 else None
+            label = label_text(value)
+            if label is None:
+                wrong.add(ids[row])
             else:
-                labels += [names[value] if value is not None and value >= 0 else None for value in values]
-        wrong = [sample_id for sample_id, label in zip(ids, labels, strict=True) if label is None]
-        if wrong:
+                labels.append(label)
+        if wrong.count:
             raise DataError(
-                f"{self.spec}: {len(wrong):,} samples have no label in column {column!r}: {some(wrong)}",
+                f"{self.spec}: {wrong.count:,} samples have no label in column {column!r}: {some(wrong.first)}",
                 "A label is text or an integer; --unlabelled takes the images without.",
             )
-        told = [label for label in labels if label is not None]
-        if names is None or not set(told) <= set(names):
-            return number_labels(told)
-        position = {name: number for number, name in enumerate(names)}
-        return np.array([position[label] for label in told], np.int64), tuple(names)
+        return labels.numbered(names if names is not None and set(labels.names) <= set(names) else None)
+
+    def _values(self, column: str) -> Iterator[tuple[Part, Any]]:
+        """Yield the part and the value of every sample in a column of small values."""
+        for part in self.parts:
+            for batch in part.rows.select_columns([column]).iter(SMALL_BATCH):
+                for value in batch[column]:
+                    yield part, value
 
     def _label_column(self) -> str:
         features = self.parts[0].rows.features
@@ -152,18 +160,23 @@ class HuggingSource:
             wanted = "label" if "label" in features else classes[0] if len(classes) == 1 else None
         return _column(self.spec, self.parts, wanted, "label", "--label-column")
 
-    def _groups(self, ids: list[str]) -> list[str] | None:
+    def _groups(self, ids: TextColumn) -> TextColumn | None:
         group_by = self.reading.group_by
         if group_by is None:
             return None
         if folder_level(group_by) is not None:
             raise DataError(f"{self.spec} has no folders to group by", "Name a column: --group-by patient.")
         _column(self.spec, self.parts, group_by, "group", "--group-by")
-        groups = [label_text(value) for part in self.parts for value in part.rows[group_by][:]]
-        wrong = [sample_id for sample_id, group in zip(ids, groups, strict=True) if group is None]
-        if wrong:
-            raise DataError(f"{self.spec}: {len(wrong):,} samples have no group in {group_by!r}: {some(wrong)}")
-        return [group for group in groups if group is not None]
+        groups, wrong = ColumnBuilder(), Noted[str]()
+        for row, (_, value) in enumerate(self._values(group_by)):
+            group = label_text(value)
+            if group is None:
+                wrong.add(ids[row])
+            else:
+                groups.append(group)
+        if wrong.count:
+            raise DataError(f"{self.spec}: {wrong.count:,} samples have no group in {group_by!r}: {some(wrong.first)}")
+        return TextColumn.built(groups)
 
 
 def hugging_source(text: str, reading: Reading) -> HuggingSource:

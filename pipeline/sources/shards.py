@@ -7,8 +7,9 @@ place, by offset and size.
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DataError, nearest
-from pipeline.sources.facts import Facts, member_facts
+from pipeline.sources.facts import Facts, Stats, member_facts
 from pipeline.sources.groups import folder_groups, folder_level
 from pipeline.sources.members import Archive, Member, open_archive
-from pipeline.sources.names import EXTENSIONS, SPLIT_NAMES, label_text, number_labels, some
+from pipeline.sources.names import EXTENSIONS, SPLIT_NAMES, LabelNumbers, Noted, label_text, some
 from pipeline.sources.reading import PLAIN, Reading
 from pipeline.sources.source import TRAIN, UNLABELLED, FilePayload, Listing
+from pipeline.textcolumn import ColumnBuilder, TextColumn
 
 IMAGES = tuple(extension[1:] for extension in EXTENSIONS)
 MAX_LABEL_BYTES = 1 << 20
@@ -31,21 +33,45 @@ SPLIT = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?
 
 @dataclass
 class _Sample:
-    """Members of one key."""
+    """Members of one key in one archive."""
 
-    archive: Archive
     image: Member | None = None
     label: Member | None = None
     fields: Member | None = None
 
 
 @dataclass(frozen=True)
-class _Found:
-    """All samples of all shards, and what was passed over."""
+class _Shard:
+    """One archive's samples by key: objects, which are let go before the next archive is opened."""
 
-    samples: dict[str, _Sample] = field(default_factory=dict)
-    splits: list[int] = field(default_factory=list)
-    without_image: list[str] = field(default_factory=list)
+    archive: Archive
+    prefix: str
+    """What stands before a key in its id: the split, where shards are named by it."""
+    split: int
+    samples: dict[str, _Sample]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the images of all samples lie."""
+
+    ids: TextColumn
+    archives: Sequence[Archive]
+    """Without their members."""
+    archive: np.ndarray
+    """(n,) int32, positions in `archives`."""
+    spans: np.ndarray
+    """(n, 2) int64, offset and size in bytes."""
+
+    def payload(self, row: int) -> FilePayload:
+        """Return the image of a sample."""
+        offset, size = self.spans[row].tolist()
+        return FilePayload(str(self.archives[self.archive[row]].path), (offset, size))
+
+    def facts(self, rows: Iterable[int]) -> Iterator[Facts]:
+        """Yield the facts of some samples' images, as the archives were when they were listed."""
+        for row in rows:
+            yield member_facts(self.archives[self.archive[row]].facts, int(self.spans[row, 0]))
 
 
 @dataclass(frozen=True)
@@ -77,10 +103,11 @@ class ShardsSource:
         Raises:
             DataError: if no shard has it any more.
         """
-        sample = self._found.samples.get(sample_id)
-        if sample is None or sample.image is None:
-            raise DataError(f"no shard of {self.given} has a sample {sample_id}", "Have the shards changed?")
-        return FilePayload(str(sample.archive.path), (sample.image.offset, sample.image.size))
+        try:
+            row = self._places.ids.index(sample_id)
+        except ValueError:
+            raise DataError(f"no shard of {self.given} has a sample {sample_id}", "Have the shards changed?") from None
+        return self._places.payload(row)
 
     def listing(self) -> Listing:
         """List the samples, shard by shard. Images are not opened.
@@ -88,88 +115,101 @@ class ShardsSource:
         Raises:
             DataError: if a shard cannot be used, or a sample has no label, two images, or a key that others have.
         """
-        found = self._found
-        if not found.samples:
+        labels, groups = LabelNumbers(), ColumnBuilder()
+        without_image = Noted[str]()
+        splits = array("b")
+        group_field = self.reading.group_by if folder_level(self.reading.group_by) is None else None
+
+        def note(shard: _Shard) -> None:
+            """Take labels and groups, as far as they are wanted, from the small members beside the images."""
+            for key, sample in shard.samples.items():
+                if sample.image is None:
+                    without_image.add(shard.prefix + key)
+            there = {shard.prefix + key: sample for key, sample in shard.samples.items() if sample.image is not None}
+            splits.extend([shard.split] * len(there))
+            if group_field is not None and there:
+                for key, value in _documents(shard.archive, there):
+                    groups.append(_field(shard.archive, key, value, group_field))
+            if not self.reading.unlabelled and there:
+                for label in self._labels(shard.archive, there):
+                    labels.append(label)
+
+        places = self._scan(note)
+        self.__dict__["_places"] = places  # so that the headers are not read once more
+        ids = places.ids
+        if not len(ids):
             raise DataError(f"{self.given} has no images in it (looked for {' '.join(EXTENSIONS)})")
-        ids = list(found.samples)
-        labels, groups = self._told(ids)
         classes: tuple[str, ...] = ()
         numbers = np.full(len(ids), UNLABELLED, np.int64)
         if not self.reading.unlabelled:
-            numbers, classes = number_labels(labels)
+            numbers, classes = labels.numbered()
         notes: tuple[str, ...] = ()
-        if found.without_image:
-            few = some(found.without_image)
-            notes = (f"{len(found.without_image):,} keys in the shards have no image and are left out: {few}",)
-        if folder_level(self.reading.group_by) is not None:
-            groups = folder_groups(ids, self.reading.group_by)
-        splits = np.array(found.splits, np.int8)
-        if self.reading.unlabelled:
-            splits[:] = TRAIN
-        return Listing(ids, numbers, splits, classes, self._facts(), notes, groups)
-
-    def _facts(self) -> np.ndarray:
-        facts: list[Facts] = [
-            member_facts(sample.archive.facts, sample.image.offset)
-            for sample in self._found.samples.values()
-            if sample.image is not None
-        ]
-        return np.array(facts, np.int64).reshape(-1, 4)
+        if without_image.count:
+            few = some(without_image.first)
+            notes = (f"{without_image.count:,} keys in the shards have no image and are left out: {few}",)
+        by_folder = folder_level(self.reading.group_by) is not None
+        return Listing(
+            ids,
+            numbers,
+            np.full(len(ids), TRAIN, np.int8) if self.reading.unlabelled else np.array(splits, np.int8),
+            classes,
+            Stats(len(ids), places.facts),
+            notes,
+            folder_groups(ids, self.reading.group_by)
+            if by_folder
+            else TextColumn.built(groups)
+            if group_field is not None
+            else None,
+        )
 
     @cached_property
-    def _found(self) -> _Found:
-        found = _Found()
-        splits = _splits_of(self.paths)
+    def _places(self) -> _Places:
+        return self._scan(lambda _: None)
+
+    def _scan(self, note: Callable[[_Shard], None]) -> _Places:
+        """Read the headers of all shards in order; `note` sees each with its samples."""
+        column = ColumnBuilder()
+        archives: list[Archive] = []
+        archive, spans = array("i"), array("q")
+        for shard in self._shards():
+            note(shard)
+            for key, sample in shard.samples.items():
+                if sample.image is not None:
+                    column.append(shard.prefix + key)
+                    archive.append(len(archives))
+                    spans.extend((sample.image.offset, sample.image.size))
+            archives.append(replace(shard.archive, members=[]))
+        places = _Places(
+            TextColumn.built(column),
+            archives,
+            np.frombuffer(archive, np.int32),
+            np.frombuffer(spans, np.int64).reshape(-1, 2),
+        )
+        twice = places.ids.repeated()
+        if twice is not None:
+            one, other = (archives[places.archive[row]].path for row in reversed(twice))
+            raise DataError(f"{one} and {other} both have a sample {places.ids[twice[0]]}", "Keys must be unique.")
+        return places
+
+    def _shards(self) -> Iterator[_Shard]:
         names = {number: name for name, number in reversed(SPLIT_NAMES.items())}
-        for path, split in zip(self.paths, splits, strict=True):
+        for path, split in zip(self.paths, _splits_of(self.paths), strict=True):
+            archive = open_archive(path)
             prefix = "" if split is None else f"{names[split]}/"
-            for key, sample in _samples(open_archive(path)).items():
-                sample_id = prefix + key
-                if sample.image is None:
-                    found.without_image.append(sample_id)
-                    continue
-                if sample_id in found.samples:
-                    other = found.samples[sample_id].archive.path
-                    raise DataError(f"{path} and {other} both have a sample {key}", "Keys must be unique.")
-                found.samples[sample_id] = sample
-                found.splits.append(TRAIN if split is None else split)
-        return found
+            yield _Shard(archive, prefix, TRAIN if split is None else split, _samples(archive))
 
-    def _told(self, ids: Sequence[str]) -> tuple[list[str], list[str] | None]:
-        """Return labels and groups, as far as they are wanted, from the small members beside the images."""
-        group_field = self.reading.group_by if folder_level(self.reading.group_by) is None else None
-        labels: list[str] = []
-        groups: list[str] = []
-        samples = self._found.samples
-        at = 0
-        while at < len(ids):  # a shard at a time
-            archive = samples[ids[at]].archive
-            end = next((row for row in range(at, len(ids)) if samples[ids[row]].archive is not archive), len(ids))
-            here = ids[at:end]
-            if group_field is not None:
-                groups += [
-                    _field(archive, key, value, group_field) for key, value in _documents(archive, here, samples)
-                ]
-            if not self.reading.unlabelled:
-                labels += self._labels(archive, here)
-            at = end
-        return labels, groups if group_field is not None else None
-
-    def _labels(self, archive: Archive, ids: Sequence[str]) -> list[str]:
-        samples = self._found.samples
+    def _labels(self, archive: Archive, samples: dict[str, _Sample]) -> list[str]:
         name = self.reading.label_column
-        from_fields = name is not None or samples[ids[0]].label is None
-        if from_fields:
-            documents = _documents(archive, ids, samples)
+        if name is not None or next(iter(samples.values())).label is None:
+            documents = _documents(archive, samples)
             return [_field(archive, key, value, name or "label") for key, value in documents]
-        members = [samples[key].label for key in ids]
-        missing = [key for key, member in zip(ids, members, strict=True) if member is None]
+        missing = [key for key, sample in samples.items() if sample.label is None]
         if missing:
             raise DataError(f"{archive.path}: {len(missing):,} samples have no .cls: {some(missing)}", NO_LABEL)
-        there = [member for member in members if member is not None]
+        there = [sample.label for sample in samples.values() if sample.label is not None]
         _check_small(archive, there)
         texts = [data.decode("utf-8", "replace").strip() for data in archive.read(there)]
-        empty = [key for key, text in zip(ids, texts, strict=True) if not label_text(text) or "�" in text]
+        empty = [key for key, text in zip(samples, texts, strict=True) if not label_text(text) or "�" in text]
         if empty:
             raise DataError(f"{archive.path}: {len(empty):,} labels in .cls are no text: {some(empty)}", NO_LABEL)
         return texts
@@ -178,16 +218,15 @@ class ShardsSource:
 NO_LABEL = "A label is text or an integer in KEY.cls, or a field of KEY.json (--label-column); or pass --unlabelled."
 
 
-def _documents(archive: Archive, ids: Sequence[str], samples: dict[str, _Sample]) -> list[tuple[str, dict[str, Any]]]:
-    members = [samples[key].fields for key in ids]
-    missing = [key for key, member in zip(ids, members, strict=True) if member is None]
+def _documents(archive: Archive, samples: dict[str, _Sample]) -> list[tuple[str, dict[str, Any]]]:
+    missing = [key for key, sample in samples.items() if sample.fields is None]
     if missing:
         what = "neither .cls nor .json" if samples[missing[0]].label is None else "no .json"
         raise DataError(f"{archive.path}: {len(missing):,} samples have {what}: {some(missing)}", NO_LABEL)
-    there = [member for member in members if member is not None]
+    there = [sample.fields for sample in samples.values() if sample.fields is not None]
     _check_small(archive, there)
     found = []
-    for key, data in zip(ids, archive.read(there), strict=True):
+    for key, data in zip(samples, archive.read(there), strict=True):
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -224,7 +263,7 @@ def _samples(archive: Archive) -> dict[str, _Sample]:
         key = f"{folder}/{stem}" if folder else stem
         if name.startswith("/") or ".." in key.split("/") or "\0" in key:
             raise DataError(f"{archive.path}: the name {member.name!r} leads out of the archive")
-        sample = found.setdefault(key, _Sample(archive))
+        sample = found.setdefault(key, _Sample())
         extension = extension.lower()
         if extension in IMAGES:
             if sample.image is not None:

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.sources.facts import Stats
+from pipeline.textcolumn import column_of
+
 UNLABELLED = -1
 """The label of every sample of a source without classes."""
 TRAIN, VAL, TEST = 0, 1, 2
@@ -43,14 +46,14 @@ class Listing:
     """All samples of a source, a column a field, in source order."""
 
     ids: Sequence[str]
-    """Stable and unique: relative paths or indices. No NUL."""
+    """Stable and unique: relative paths or indices. No NUL. A TextColumn where there can be many."""
     labels: np.ndarray
     """(n,) int64, positions in `classes`; all UNLABELLED where there are none."""
     splits: np.ndarray
     """(n,) int8."""
     classes: tuple[str, ...]
-    stats: np.ndarray | None = None
-    """(n, 4) int64 for files, see `facts`: inode, size, mtime and ctime in nanoseconds. None where there are none."""
+    stats: Stats | None = None
+    """Stat fields of files, taken when they are asked for. None where there are no files."""
     notes: tuple[str, ...] = field(default=())
     """What a user should know: files passed over, empty classes."""
     groups: Sequence[str] | None = None
@@ -63,14 +66,13 @@ class Listing:
 
     def take(self, rows: np.ndarray) -> "Listing":
         """Return the listing of some rows (m,) int64, in their order."""
-        at = rows.tolist()
         return replace(
             self,
-            ids=[self.ids[row] for row in at],
+            ids=column_of(self.ids).take(rows.tolist()),
             labels=self.labels[rows],
             splits=self.splits[rows],
-            stats=None if self.stats is None else self.stats[rows],
-            groups=None if self.groups is None else [self.groups[row] for row in at],
+            stats=None if self.stats is None else self.stats.take(rows),
+            groups=None if self.groups is None else column_of(self.groups).take(rows.tolist()),
             digests=None if self.digests is None else self.digests[rows],
         )
 

@@ -1,9 +1,17 @@
 """Splits derived by hashing: an image's side depends on its own content and a seed, and on nothing else."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+
+from pipeline.textcolumn import text_bytes
+
+DIGEST = 32
+UNREAD = bytes(DIGEST)
+"""The digest of a file that could not be read."""
+SPAN = 1 << 16
+"""Rows whose digests are Python objects at the same time."""
 
 
 def drawn(
@@ -37,11 +45,23 @@ def folds(seed: int, count: int, digests: np.ndarray, groups: Sequence[str] | No
 
 def _numbers(salt: str, digests: np.ndarray, ids: Sequence[str] | None, groups: Sequence[str] | None) -> np.ndarray:
     """Return a number (n,) uint64 for each sample: the hash of its group's name, else its digest, else its id."""
-    out = np.empty(len(digests), np.uint64)
-    for row, digest in enumerate(np.ascontiguousarray(digests).view("V32").reshape(-1).tolist()):
-        if groups is not None:
-            key = groups[row].encode("utf-8", "surrogateescape")
-        else:
-            key = ids[row].encode("utf-8", "surrogateescape") if ids is not None and not any(digest) else digest
-        out[row] = int.from_bytes(hashlib.sha256(salt.encode() + key).digest()[:8], "big")
-    return out
+    salted = hashlib.sha256(salt.encode())
+    keys = map(text_bytes, groups) if groups is not None else _digests_or_ids(digests, ids)
+    return np.fromiter((_number(salted, key) for key in keys), np.uint64, len(digests))
+
+
+def _number(salted: "hashlib._Hash", key: bytes) -> int:
+    state = salted.copy()
+    state.update(key)
+    return int.from_bytes(state.digest()[:8], "big")
+
+
+def _digests_or_ids(digests: np.ndarray, ids: Sequence[str] | None) -> Iterator[bytes]:
+    for first in range(0, len(digests), SPAN):
+        span = np.ascontiguousarray(digests[first : first + SPAN]).tobytes()
+        for place in range(0, len(span), DIGEST):
+            digest = span[place : place + DIGEST]
+            if ids is not None and digest == UNREAD:
+                yield text_bytes(ids[first + place // DIGEST])
+            else:
+                yield digest

@@ -16,8 +16,9 @@ import numpy as np
 
 from pipeline.errors import DataError, UsageError, nearest
 from pipeline.sources.arrays import ArrayPart, ArraySource
-from pipeline.sources.facts import file_facts
+from pipeline.sources.facts import Stats
 from pipeline.sources.source import TEST, TRAIN, VAL, FilePayload, Listing, Source
+from pipeline.textcolumn import TextColumn
 
 _TRAIN_FLAG = ((TRAIN, {"train": True}), (TEST, {"train": False}))
 _TRAIN_TEST = ((TRAIN, {"split": "train"}), (TEST, {"split": "test"}))
@@ -84,19 +85,18 @@ class FilesSource:
         return {"kind": "torchvision", "location": self.name}
 
     @cached_property
-    def _relative(self) -> list[str]:
+    def _relative(self) -> TextColumn:
         # Not resolved: a data set's folder may be a link to another disk.
-        return [Path(path).relative_to(self.root).as_posix() for _, part in self.parts for path, _ in part]
+        return TextColumn(Path(path).relative_to(self.root).as_posix() for _, part in self.parts for path, _ in part)
 
     def listing(self) -> Listing:
         """List the samples split by split."""
-        facts = [file_facts((self.root / relative).stat()) for relative in self._relative]
         return Listing(
             self._relative,
             np.array([label for _, part in self.parts for _, label in part], np.int64),
             np.concatenate([np.full(len(part), split, np.int8) for split, part in self.parts]),
             self.classes,
-            np.array(facts, np.int64),
+            Stats.of_paths(self._relative, str(self.root)),
         )
 
     def payload(self, sample_id: str) -> FilePayload:

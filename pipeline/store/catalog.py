@@ -1,6 +1,7 @@
 """What lies under a cache root, and which entry a user means. Imports neither torch nor scikit-learn."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def list_entries(root: Path) -> Iterator[Entry]:
         except (CacheError, FileNotFoundError):
             continue
     yield from (entry for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].id)))
+
+
+def entry_stamps(root: Path) -> frozenset[tuple[str, int]]:
+    """Return names and times of all entries' folders: what changes when one is published, replaced or used."""
+    found = set()
+    for folder in entry_folders(root):
+        with contextlib.suppress(OSError):
+            found.add((folder.name, folder.stat().st_mtime_ns))
+    return frozenset(found)
 
 
 def find_entry(root: Path, name: str) -> Entry:
@@ -54,10 +64,20 @@ def find_entry(root: Path, name: str) -> Entry:
         names = ", ".join(folder.name for folder in fitting)
         raise CacheError(f"cache entry {name!r} is not unique under {root}: {names}", "Give more digits of its id.")
     there = ", ".join(folder.name for folder in folders[:5]) or "nothing"
-    raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", "`pipeline cache ls` lists all.")
+    raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", _what_else(name))
 
 
 def _plain(root: Path, entry: Entry) -> Entry:
     """Return the entry of the plain images that an entry shows views of, if it is there; else that entry itself."""
     path = root / entry.id_in(entry.space.of_view("", 0))
     return open_entry(path) if path.exists() else entry
+
+
+def _what_else(name: str) -> str:
+    """Return what to do where no entry has a name: it may be a run's, or the images themselves."""
+    if re.fullmatch(r"\d{4}(-.*)?", name):
+        return f"If {name} is a run: `pipeline runs` names its cache entry; `pipeline cache ls` lists all."
+    with contextlib.suppress(OSError, ValueError):
+        if Path(name).exists():
+            return f"If {name} holds images: pipeline extract {name} --backbone NAME; `pipeline cache ls` lists all."
+    return "`pipeline cache ls` lists all."

@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import CacheError
-from pipeline.store.commit import disk_errors, read_json, remove_leftovers, temporary_name, write_json
+from pipeline.store.commit import (
+    disk_errors,
+    publish_link,
+    read_json,
+    remove_leftovers,
+    temporary_name,
+    write_json,
+)
 from pipeline.store.fields import Fields, check_fields
 
 CLAIMS = "claims"
@@ -107,9 +114,16 @@ class Claim:
 class Claims:
     """The claims of one extraction in progress, as one worker sees and makes them. Use as a context."""
 
-    def __init__(self, work: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, work: Path, *, patience: float = PATIENCE_SECONDS, hang: float = HANG_SECONDS) -> None:
+        """See the claims of the extraction in progress in the folder `work`; nothing is written.
+
+        Args:
+            work: `plans/<plan>`.
+            patience: seconds after which a claim that is not touched has lost its holder; all workers have the same.
+            hang: seconds without `moved` after which this process touches its claims no more.
+        """
         self.folder = work / CLAIMS
-        self.patience = patience
+        self.patience, self.hang = patience, hang
         self.holder = Holder.me()
         self.held: dict[str, Claim] = {}
         self._seen: dict[str, tuple[int, float]] = {}
@@ -136,16 +150,21 @@ class Claims:
             CacheError: if the disk is full or cannot be written.
         """
         path = self._path(name)
-        with disk_errors(self.folder, 0):
-            self.folder.mkdir(exist_ok=True)  # never its parent: work that is done does not come back
-        mine = Claim(self.holder)
-        if not self._write(path, mine):
-            there = self._read(path)
-            if there is None or (there.holder != self.holder and not (lost or self._is_lost(name, there))):
+        there = self._read(path)  # opening it also makes a network file system ask for its time stamp anew
+        if there is None:
+            with disk_errors(self.folder, 0):
+                self.folder.mkdir(exist_ok=True)  # never its parent: work that is done does not come back
+            mine = Claim(self.holder)
+            if not self._write(path, mine):
                 return None
-            mine = there if there.holder == self.holder else there.inherited(self.holder)
-            if mine is not there and not self._take_over(path, there, mine):
+        elif there.holder == self.holder:
+            mine = there
+        elif lost or self._is_lost(name, there):
+            mine = there.inherited(self.holder)
+            if not self._take_over(path, there, mine):
                 return None
+        else:
+            return None
         self.held[name] = mine
         self._beat()
         return mine
@@ -155,25 +174,20 @@ class Claims:
         claim = replace(self.held[name], **changes)
         self.held[name] = claim
         with contextlib.suppress(FileNotFoundError):  # the work is done and its folder removed
-            write_json(self._path(name), claim.to_json(), replace=True)
+            if self._is_mine(name):
+                write_json(self._path(name), claim.to_json(), replace=True)
         return claim
 
     def release(self, name: str) -> None:
         """Give a claim up: what it was for is done, or left to others."""
         if self.held.pop(name, None) is not None:
-            with contextlib.suppress(OSError):
-                self._path(name).unlink()
+            with contextlib.suppress(OSError, CacheError):
+                if self._is_mine(name):  # others may have taken it over from a process that was stopped for long
+                    self._path(name).unlink()
 
     def moved(self) -> None:
         """Tell that work goes on."""
         self._moved = time.monotonic()
-
-    def names(self) -> set[str]:
-        """Return the names of all claims, lost ones included."""
-        try:
-            return {name.removesuffix(".json") for name in os.listdir(self.folder) if name.endswith(".json")}
-        except FileNotFoundError:
-            return set()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
@@ -183,14 +197,24 @@ class Claims:
         return write_json(path, claim.to_json(), replace=False)
 
     def _read(self, path: Path) -> Claim | None:
-        """Return a claim, None if it was given up meanwhile; one that cannot be read is as if it were lost."""
+        """Return a claim, None if there is none; one that cannot be read is removed: it is as if it were lost.
+
+        Raises:
+            CacheError: if it cannot be removed: nobody could ever claim this shard.
+        """
         try:
             return Claim.from_json(read_json(path))
         except FileNotFoundError:
             return None
-        except CacheError:
+        except CacheError as error:
             remove_leftovers([path])
+            if os.path.lexists(path):
+                raise CacheError(f"{error.message}, and cannot be removed", f"Remove it: rm -r '{path}'") from error
             return None
+
+    def _is_mine(self, name: str) -> bool:
+        there = self._read(self._path(name))
+        return there is not None and there.holder == self.holder
 
     def _is_lost(self, name: str, claim: Claim) -> bool:
         if claim.holder.is_gone():
@@ -208,20 +232,18 @@ class Claims:
 
     def _take_over(self, path: Path, lost: Claim, mine: Claim) -> bool:
         """Put a claim in the place of a lost one; return False if another was quicker."""
-        aside = temporary_name(path)
+        ready, aside = temporary_name(path), temporary_name(path)
+        self._write(ready, mine)  # beforehand, so that the name is free for a moment only
         try:
-            os.rename(path, aside)
+            with disk_errors(path, 0):
+                os.rename(path, aside)  # of several that take it for lost one succeeds
+            moved = self._read(aside)
+            quicker = moved is not None and moved.holder != lost.holder  # that of another: it stays
+            return publish_link(aside if quicker else ready, path, sync=False) and not quicker
         except FileNotFoundError:
             return False
-        try:
-            moved = self._read(aside)
-            if moved is not None and moved.holder != lost.holder:  # that of another who was quicker: it stays
-                with contextlib.suppress(OSError):
-                    os.link(aside, path)
-                return False
-            return self._write(path, mine)
         finally:
-            remove_leftovers([aside])
+            remove_leftovers([ready, aside])
 
     def _beat(self) -> None:
         if self._beating is None:
@@ -231,11 +253,12 @@ class Claims:
     def _touch(self) -> None:
         """Touch what is held while work goes on."""
         while not self._done.wait(self.patience / BEATS):
-            if time.monotonic() - self._moved > HANG_SECONDS:
+            if time.monotonic() - self._moved > self.hang:
                 continue
             for name in list(self.held):
-                with contextlib.suppress(OSError):
-                    os.utime(self._path(name))
+                with contextlib.suppress(OSError, CacheError):
+                    if self._is_mine(name):
+                        os.utime(self._path(name))
 
 
 def _machine() -> str:

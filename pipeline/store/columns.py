@@ -6,6 +6,7 @@ memory than there is (shapes, compression). None of that is needed here, so none
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.errors import CacheError
 from pipeline.store.headers import Header, Place, keep_header, known_header
 from pipeline.store.skeleton import check_skeleton
 from pipeline.store.verified import REPAIR
+from pipeline.textcolumn import TextColumn
 
 if TYPE_CHECKING:
     import h5py
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
 LIBVER = ("v110", "v110")
 MAX_ATTRIBUTES = 16
 MAX_ATTRIBUTE_BYTES = 60_000
+Column = np.ndarray | TextColumn
 KINDS = "iufS"
 """Kinds of numpy's dtypes that a column may have: integers, floats and fixed-length bytes."""
 
 
-def write_columns(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], **layout: int) -> bytes:
+def write_columns(attributes: Mapping[str, Any], columns: Mapping[str, Column], **layout: int) -> bytes:
     """Return the bytes of an HDF5 file with these root attributes (bytes or integers) and datasets.
 
     Equal arguments give equal bytes.
@@ -34,11 +37,36 @@ def write_columns(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarra
     import h5py  # takes 0.3 s: a finished entry is found and verified without it
 
     with h5py.File.in_memory(libver=LIBVER, **layout) as file:
-        set_attributes(file, attributes)
-        for name, array in columns.items():
-            file.create_dataset(name, data=np.ascontiguousarray(array))
+        _write(file, attributes, columns)
         file.flush()
         return bytes(file.id.get_file_image())
+
+
+def write_columns_file(path: Path, attributes: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
+    """Write the bytes that `write_columns` returns to a new file, not synced: in memory HDF5 holds them twice.
+
+    Raises:
+        CacheError: if the disk is full or fails.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "x", libver=LIBVER, locking=False) as file:
+            _write(file, attributes, columns)
+    except RuntimeError as error:  # of what HDF5 writes when it closes the file
+        raise CacheError(f"cannot write {path}: {error}", "Is the disk full?") from error
+
+
+def _write(file: "h5py.File", attributes: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
+    set_attributes(file, attributes)
+    for name, column in columns.items():
+        if not isinstance(column, TextColumn):
+            file.create_dataset(name, data=np.ascontiguousarray(column))
+            continue
+        dataset, first = file.create_dataset(name, (len(column),), column.dtype), 0
+        for part in column.parts():
+            dataset[first : first + len(part)] = part
+            first += len(part)
 
 
 def set_attributes(file: "h5py.File", attributes: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.digest import canonical_json, sha256_json
 from pipeline.errors import CacheError
 from pipeline.store.fields import Fields, check_fields
+from pipeline.textcolumn import TextColumn, bytes_text, text_bytes
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; arrays of splits hold positions in this tuple."""
@@ -147,20 +148,19 @@ def shard_rows_for(row_bytes: int, batch_size: int) -> int:
 
 def id_bytes(sample_id: str) -> bytes:
     """Return a sample id as bytes; file names that are not UTF-8 come back unchanged with `id_text`."""
-    return sample_id.encode("utf-8", "surrogateescape")
+    return text_bytes(sample_id)
 
 
 def id_text(data: bytes) -> str:
     """Return the sample id that `id_bytes` made `data` from."""
-    return data.decode("utf-8", "surrogateescape")
+    return bytes_text(data)
 
 
 def plan_id(space: FeatureSpace, source: dict[str, Any], ids: Sequence[str]) -> str:
     """Name an extraction in progress: its image digests, hence the entry's id, are not known yet."""
     state = hashlib.sha256(canonical_json([space.sha256, source]))
-    for sample_id in ids:
-        state.update(id_bytes(sample_id))
-        state.update(b"\0")
+    for data in _ended(ids):
+        state.update(data)
     return state.hexdigest()
 
 
@@ -180,12 +180,22 @@ def entry_id(
     Ids and groups hold no NUL (no file name does), so a NUL ends each one.
     """
     state = hashlib.sha256(canonical_json([space.sha256, list(classes), len(ids)]))
-    state.update(id_bytes("\0".join(ids)))
-    state.update(b"\0")
-    state.update(np.ascontiguousarray(digests, dtype=np.uint8).tobytes())
-    state.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
-    state.update(np.ascontiguousarray(splits, dtype=np.int8).tobytes())
+    _update_texts(state, ids)
+    state.update(np.ascontiguousarray(digests, dtype=np.uint8).reshape(-1).data)
+    state.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    state.update(np.ascontiguousarray(splits, dtype=np.int8).data)
     if groups is not None:
-        state.update(id_bytes("\0".join(groups)))
-        state.update(b"\0")
+        _update_texts(state, groups)
     return state.hexdigest()
+
+
+def _update_texts(state: "hashlib._Hash", texts: Sequence[str]) -> None:
+    for data in _ended(texts):
+        state.update(data)
+    if not len(texts):
+        state.update(b"\0")  # so had an entry without samples its name from the beginning
+
+
+def _ended(texts: Sequence[str]) -> Iterator[bytes]:
+    """Yield the bytes of all texts, each ended by a NUL; of a column as it holds them, many at a time."""
+    return texts.blocks() if isinstance(texts, TextColumn) else (text_bytes(text) + b"\0" for text in texts)

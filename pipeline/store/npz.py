@@ -1,7 +1,7 @@
 """An entry as one .npz file: plain numpy arrays for notebooks, written shard by shard."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def export_npz(entry: Entry, path: Path) -> int:
         return temporary.stat().st_size
 
 
-def _texts(names: list[str], kept: np.ndarray) -> np.ndarray:
+def _texts(names: Sequence[str], kept: np.ndarray) -> np.ndarray:
     # Names that are not UTF-8 have no text of their own in numpy either: what is wrong in them is spelled out.
     return np.array(
         [name.encode("utf-8", "backslashreplace").decode() for name, keep in zip(names, kept, strict=True) if keep],

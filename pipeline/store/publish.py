@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.digest import sha256_bytes
+from pipeline.digest import sha256_bytes, sha256_file
 from pipeline.errors import CacheError
 from pipeline.store.commit import (
     disk_errors,
@@ -28,6 +28,8 @@ from pipeline.store.manifest import FORMAT, FORMAT_VERSION
 from pipeline.store.samples import SampleTable
 from pipeline.store.verify import find_damage
 
+IN_MEMORY = 1_000_000
+"""Samples in a table that is built in memory; a larger one is written where it belongs."""
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 """What renaming a folder to a name that is not free answers."""
 
@@ -116,15 +118,34 @@ def _fill(folder: Path, body: dict[str, Any], shards: Sequence[Path], table: Sam
     for number, path in enumerate(shards):
         publish_link(path, folder / SHARDS / f"{number:05d}.h5", sync=False)
     sync_folder(folder / SHARDS)
-    samples = table.to_bytes()
-    write_new(folder / SAMPLES, samples)
+    samples = _write_samples(folder / SAMPLES, table)
     write_new(folder / SKIPPED, skipped)
     write_json(folder / MANIFEST, complete_manifest(body, table, samples, skipped), replace=False)
     sync_folder(folder)
 
 
-def complete_manifest(body: dict[str, Any], table: SampleTable, samples: bytes, skipped: bytes) -> dict[str, Any]:
-    """Return a manifest's fields with those that follow from the sample table, its bytes and the ledger's."""
+def _write_samples(path: Path, table: SampleTable) -> dict[str, Any]:
+    """Write a sample table. Return what a manifest says of its bytes."""
+    if len(table) <= IN_MEMORY:
+        data = table.to_bytes()
+        write_new(path, data)
+        return described(data)
+    table.write(path)
+    path.chmod(0o444)  # as `write_new` leaves its files
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """Return what a manifest says of a file's bytes."""
+    return {"sha256": sha256_bytes(data), "bytes": len(data)}
+
+
+def complete_manifest(
+    body: dict[str, Any], table: SampleTable, samples: dict[str, Any], skipped: bytes
+) -> dict[str, Any]:
+    """Return a manifest's fields with those that follow from the sample table, what is said of it, and the ledger."""
     counts = np.bincount(table.splits[table.usable], minlength=len(SPLITS)).tolist()
     return {
         **body,
@@ -133,10 +154,9 @@ def complete_manifest(body: dict[str, Any], table: SampleTable, samples: bytes, 
         "rows": int(table.usable.sum()),
         "samples_listed": len(table),
         "splits": {name: count for name, count in zip(SPLITS, counts, strict=True) if count},
-        "samples": {"sha256": sha256_bytes(samples), "bytes": len(samples)},
+        "samples": samples,
         "skipped": {
-            "sha256": sha256_bytes(skipped),
-            "bytes": len(skipped),
+            **described(skipped),
             "count": len(table) - int(table.usable.sum()),
         },
     }

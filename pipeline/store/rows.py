@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pipeline.errors import CacheError
 from pipeline.store.catalog import list_entries
 from pipeline.store.entry import Entry
 from pipeline.store.key import FeatureSpace, Recipe
+from pipeline.store.record import Record
 from pipeline.store.shard import USABLE, ShardRows, read_shard
 from pipeline.store.work import WorkFolder, list_work
 
@@ -33,6 +34,12 @@ class ShardRef:
     recipe: dict[str, Any]
     versions: dict[str, str]
     """Of the packages that computed it."""
+
+
+Found = tuple[ShardRef, np.ndarray, np.ndarray]
+"""A shard with the keys (m,) uint64 of its usable rows and their places in it (m,) int32: 12 bytes a row."""
+
+DigestsOf = Callable[[Record], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,21 @@ class RowIndex:
 
     def add(self, ref: ShardRef, digests: np.ndarray, rows_usable: np.ndarray) -> None:
         """Add a shard with its digests (n, 32) and which rows are usable (n,); what is known already stays."""
-        rows = np.flatnonzero(rows_usable)
-        places = np.stack([np.full(len(rows), len(self.shards)), rows], axis=1).astype(np.int32)
-        self.shards.append(ref)
-        self._segments.append(_segment(digest_keys(digests[rows]), places))
+        self.add_all([_found(ref, digests, rows_usable)])
+
+    def add_all(self, shards: Sequence[Found]) -> None:
+        """Add shards, sorted once; of equal rows the first counts."""
+        keys = [keys for _, keys, _ in shards]
+        places = [
+            np.stack([np.full(len(rows), number, np.int32), rows], axis=1)
+            for number, (_, _, rows) in enumerate(shards, len(self.shards))
+        ]
+        self.shards += [ref for ref, _, _ in shards]
+        if shards:
+            self._insert(np.concatenate(keys), np.concatenate(places))
+
+    def _insert(self, keys: np.ndarray, places: np.ndarray) -> None:
+        self._segments.append(_segment(keys, places))
         while len(self._segments) > 1 and len(self._segments[-1].keys) >= len(self._segments[-2].keys):
             last, before = self._segments.pop(), self._segments.pop()
             merged = _segment(np.concatenate([before.keys, last.keys]), np.concatenate([before.places, last.places]))
@@ -128,29 +146,40 @@ class RowIndex:
         return {ref.sha256: ref.path for ref in self.shards}
 
 
-def index_rows(root: Path, space: FeatureSpace, *, recipe: Recipe, engine_only: bool) -> RowIndex:
+def index_rows(
+    root: Path,
+    space: FeatureSpace,
+    *,
+    recipe: Recipe,
+    engine_only: bool,
+    work: WorkFolder | None = None,
+    digests_of: DigestsOf | None = None,
+) -> RowIndex:
     """Index all rows of `space` under `root`, of finished entries and of work in progress.
 
     Rows of the same recipe come first; with `engine_only` rows of another engine are left out. What cannot be
-    read is left out with a warning: its rows are computed again.
+    read is left out with a warning: its rows are computed again. A shard of `work` is not read where `digests_of`
+    knows its digests (n, 32) from its record.
     """
-    found: list[tuple[ShardRef, np.ndarray, np.ndarray]] = []
+    found: list[Found] = []
     for entry in list_entries(root):
         if entry.manifest["space_sha256"] == space.sha256:
             found.extend(_entry_shards(entry))
     for body in list_work(root):
         if sha256_json(body["space"]) == space.sha256:
-            found.extend(_work_shards(WorkFolder(root, body["plan"]), body, space))
+            if work is not None and body["plan"] == work.plan:
+                found.extend(_work_shards(work, body, space, digests_of))
+            else:
+                found.extend(_work_shards(WorkFolder(root, body["plan"]), body, space, None))
 
     wanted = recipe.to_json()
+    found.sort(key=lambda item: item[0].recipe != wanted)
     index = RowIndex(space)
-    for item in sorted(found, key=lambda item: item[0].recipe != wanted):
-        if not engine_only or item[0].recipe["engine"] == recipe.engine:
-            index.add(*item)
+    index.add_all([item for item in found if not engine_only or item[0].recipe["engine"] == recipe.engine])
     return index
 
 
-def _entry_shards(entry: Entry) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarray]]:
+def _entry_shards(entry: Entry) -> Iterator[Found]:
     """Yield an entry's shards with digests, from the sample table or, if that is damaged, from themselves."""
     samples = None
     try:
@@ -169,29 +198,38 @@ def _entry_shards(entry: Entry) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarr
         span = slice(first, first + shard["rows"])
         first = span.stop
         if samples is not None:
-            yield ref, samples.digests[span], samples.usable[span]
+            yield _found(ref, samples.digests[span], samples.usable[span])
             continue
         try:
             rows = entry.read_shard(number)
         except CacheError as error:
             logger.warning("%s; its rows are computed again", error.message)
             continue
-        yield ref, rows.digests, rows.status == USABLE
+        yield _found(ref, rows.digests, rows.status == USABLE)
 
 
 def _work_shards(
-    work: WorkFolder, body: dict[str, Any], space: FeatureSpace
-) -> Iterator[tuple[ShardRef, np.ndarray, np.ndarray]]:
-    for record in work.records():
+    work: WorkFolder, body: dict[str, Any], space: FeatureSpace, digests_of: DigestsOf | None
+) -> Iterator[Found]:
+    for record in work.outlines():
+        ref = ShardRef(
+            work.shard_path(record), record.sha256, record.size, body["recipe"], record.facts.get("versions", {})
+        )
+        told = digests_of(record) if digests_of is not None else None
+        if told is not None:
+            yield _found(ref, told, record.usable)
+            continue
         try:
             rows = work.read_shard(record, space)
         except CacheError as error:
             logger.warning("%s; its rows are computed again", error.message)
             continue
-        ref = ShardRef(
-            work.shard_path(record), record.sha256, record.size, body["recipe"], record.facts.get("versions", {})
-        )
-        yield ref, rows.digests, rows.status == USABLE
+        yield _found(ref, rows.digests, rows.status == USABLE)
+
+
+def _found(ref: ShardRef, digests: np.ndarray, usable: np.ndarray) -> Found:
+    rows = np.flatnonzero(usable).astype(np.int32)
+    return ref, digest_keys(digests[rows]), rows
 
 
 def _segment(keys: np.ndarray, places: np.ndarray) -> _Segment:

@@ -2,29 +2,38 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import CacheError
 from pipeline.sources.source import UNLABELLED
-from pipeline.store.columns import read_columns, write_columns
-from pipeline.store.key import SPLITS, id_bytes, id_text
+from pipeline.store.columns import Column, read_columns, write_columns, write_columns_file
+from pipeline.store.key import SPLITS
 from pipeline.store.shard import BAD, USABLE
 from pipeline.store.verified import REPAIR
+from pipeline.textcolumn import ColumnBuilder, TextColumn, bytes_text, text_bytes
 
 FORMAT, FORMAT_VERSION = "pipeline-samples", 1
 COLUMNS = ("id", "image_sha256", "label", "split", "status")
 OPTIONAL = ("group",)
 """Columns that only some tables have."""
+OUTSIDE = re.compile(rb"(?:\A|(?<=\0))(/[^\0]*|(?:[^\0]*/)?\.\.(?:/[^\0]*)?)\0")
+"""An id, of many that a NUL ends each, that is absolute or has a folder `..` in it."""
+SPAN = 1 << 16
+"""Rows whose ids are Python objects at the same time."""
 
 
 @dataclass(frozen=True)
 class SampleTable:
     """One row a sample, in source order."""
 
-    ids: list[str]
+    ids: Sequence[str]
+    """A TextColumn, where there can be many."""
     digests: np.ndarray
     """Image digests (n, 32) uint8, zeros where the file could not be read."""
     labels: np.ndarray
@@ -33,7 +42,7 @@ class SampleTable:
     """Positions in SPLITS (n,) int8."""
     status: np.ndarray
     """USABLE or BAD (n,) uint8."""
-    groups: list[str] | None = None
+    groups: Sequence[str] | None = None
     """What must stay on one side of a split: a patient, a scene, a burst. None where the source names none."""
 
     def __len__(self) -> int:
@@ -47,12 +56,18 @@ class SampleTable:
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays by name, as files hold it."""
         return {
-            "id": _text_column(self.ids),
+            name: column.fixed() if isinstance(column, TextColumn) else column
+            for name, column in self._columns().items()
+        }
+
+    def _columns(self) -> dict[str, Column]:
+        return {
+            "id": _fixed(self.ids),
             "image_sha256": self.digests.astype(np.uint8, copy=False),
             "label": self.labels.astype("<i8", copy=False),
             "split": self.splits.astype(np.int8, copy=False),
             "status": self.status.astype(np.uint8, copy=False),
-            **({"group": _text_column(self.groups)} if self.groups is not None else {}),
+            **({"group": _fixed(self.groups)} if self.groups is not None else {}),
         }
 
     @classmethod
@@ -83,22 +98,21 @@ class SampleTable:
         ):
             if n and not least <= int(columns[name].min()) <= int(columns[name].max()) <= most:
                 raise CacheError(f"{where}: {name} holds values that are not between {least} and {most}", REPAIR)
-        ids = [id_text(value) for value in columns["id"].tolist()]
-        outside = next((name for name in ids if name[:1] == "/" or "\0" in name or ".." in name.split("/")), None)
+        ids = _texts(columns, "id", where)
+        outside = next(filter(None, map(OUTSIDE.search, ids.blocks())), None)
         if outside is not None:
-            raise CacheError(f"{where}: id {outside!r} leads out of its source", REPAIR)
-        groups = [id_text(value) for value in columns["group"].tolist()] if "group" in columns else None
+            raise CacheError(f"{where}: id {bytes_text(outside[1])!r} leads out of its source", REPAIR)
+        groups = _texts(columns, "group", where) if "group" in columns else None
         digests, labels, splits, status = (columns[name].copy() for name in COLUMNS[1:])
         return cls(ids, digests, labels, splits, status, groups)
 
     def to_bytes(self) -> bytes:
         """Return the table as the bytes of an HDF5 file."""
-        attributes = {
-            "format": FORMAT.encode(),
-            "format_version": np.int64(FORMAT_VERSION),
-            "split_names": np.array(SPLITS, dtype="S"),
-        }
-        return write_columns(attributes, self.to_columns())
+        return write_columns(_attributes(), self._columns())
+
+    def write(self, path: Path) -> None:
+        """Write what `to_bytes` returns to a new file, not synced, without holding it."""
+        write_columns_file(path, _attributes(), self._columns())
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, classes: int, where: str = "the sample table") -> "SampleTable":
@@ -115,12 +129,35 @@ class SampleTable:
         return cls.from_columns(columns, classes, where)
 
 
-def _text_column(texts: Sequence[str]) -> np.ndarray:
-    encoded = [id_bytes(text) for text in texts]
+def _attributes() -> dict[str, Any]:
+    return {
+        "format": FORMAT.encode(),
+        "format_version": np.int64(FORMAT_VERSION),
+        "split_names": np.array(SPLITS, dtype="S"),
+    }
+
+
+def _fixed(texts: Sequence[str]) -> Column:
+    """Return texts as a column, or as fixed-length bytes (n,)."""
+    if isinstance(texts, TextColumn):
+        return texts
+    encoded = [text_bytes(text) for text in texts]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
 
 
-def skipped_csv(ids: list[str], reasons: dict[int, str]) -> bytes:
+def _texts(columns: dict[str, np.ndarray], name: str, where: str) -> TextColumn:
+    """Return the column `name`, fixed-length bytes (n,), as texts."""
+    column, texts = columns[name], ColumnBuilder()
+    try:
+        for first in range(0, len(column), SPAN):
+            for data in column[first : first + SPAN].tolist():
+                texts.append_bytes(data)
+        return TextColumn.built(texts)
+    except ValueError as error:
+        raise CacheError(f"{where}: {name}: {error}", REPAIR) from error
+
+
+def skipped_csv(ids: Sequence[str], reasons: dict[int, str]) -> bytes:
     """Return the ledger of unusable images: `id,reason`, one line each."""
     text = io.StringIO(newline="")
     # The csv module leaves a lone carriage return unquoted, which readers take for the end of a line.

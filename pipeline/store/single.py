@@ -25,7 +25,7 @@ from pipeline.store.entry import Entry, open_entry
 from pipeline.store.headers import Place
 from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
 from pipeline.store.manifest import check_manifest
-from pipeline.store.publish import complete_manifest, publish_entry
+from pipeline.store.publish import complete_manifest, described, publish_entry
 from pipeline.store.samples import COLUMNS as SAMPLE_COLUMNS
 from pipeline.store.samples import OPTIONAL, SampleTable
 from pipeline.store.shard import ShardRows, shard_bytes
@@ -150,7 +150,7 @@ def _import(descriptor: int, places: dict[str, Place], path: Path, root: Path) -
             "features": (features.shape, features.dtype) == (shape, dtype),
             "space": space.sha256 == manifest["space_sha256"],
             "class names": names.dtype == right_names.dtype and np.array_equal(names, right_names),
-            "counts": complete_manifest(manifest, table, samples, skipped) == manifest,
+            "counts": complete_manifest(manifest, table, described(samples), skipped) == manifest,
             "id": named == manifest["id"],
         }.items()
         if not right

@@ -6,6 +6,7 @@ its times moving (the "racy git" problem), so it is hashed again next time.
 """
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,8 @@ from pipeline.store.verified import read_whole
 logger = logging.getLogger(__name__)
 
 MAGIC = b"pipeline-statindex 1\n"
+HEAD = len(MAGIC) + 65
+"""Bytes before the rows: the magic, their SHA-256, a line's end."""
 ROW = np.dtype([("inode", "<i8"), ("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("digest", "u1", 32)])
 MAX_BYTES = 4 << 30
 """Of an index: 64 million files."""
@@ -31,20 +34,20 @@ class StatIndex:
     """Digests of files by their stat fields; `rows` is a structured array of dtype `ROW`, sorted by inode."""
 
     def __init__(self, rows: np.ndarray | None = None) -> None:
-        self.rows = np.empty(0, ROW) if rows is None else rows[np.argsort(rows["inode"], kind="stable")]
+        self.rows = np.empty(0, ROW) if rows is None else _by_inode(rows)
 
     @classmethod
     def load(cls, root: Path, folder: str) -> Self:
         """Read the index of a source folder; a missing or damaged one is an empty one."""
         path = index_path(root, folder)
         try:
-            data = read_whole(path, MAX_BYTES)
+            data = memoryview(read_whole(path, MAX_BYTES))
         except FileNotFoundError:
             return cls()
         except CacheError as error:
             logger.warning("%s; files are hashed again", error.message)
             return cls()
-        head, payload = data[: len(MAGIC) + 65], data[len(MAGIC) + 65 :]
+        head, payload = data[:HEAD], data[HEAD:]
         if head != MAGIC + sha256_bytes(payload).encode() + b"\n" or len(payload) % ROW.itemsize:
             logger.warning("%s is damaged and is made anew: every file is read again", path)
             return cls()
@@ -52,11 +55,14 @@ class StatIndex:
 
     def save(self, root: Path, folder: str) -> None:
         """Write the index, whole. On a cache that cannot be written it is only not remembered."""
-        payload = self.rows.tobytes()
         path = index_path(root, folder)
+        document = bytearray(HEAD + self.rows.nbytes)  # built in place: it is large where files are many
+        payload = memoryview(document)[HEAD:]
+        np.frombuffer(payload, ROW)[:] = self.rows
+        document[:HEAD] = MAGIC + sha256_bytes(payload).encode() + b"\n"
         try:
             make_folder(path.parent)
-            replace_file(path, MAGIC + sha256_bytes(payload).encode() + b"\n" + payload)
+            replace_file(path, memoryview(document))
         except (CacheError, OSError) as error:
             logger.warning("file digests are not remembered: %s", error)
 
@@ -69,7 +75,7 @@ class StatIndex:
         digests = np.zeros((n, 32), np.uint8)
         if not len(self.rows):
             return digests, np.zeros(n, bool)
-        at = np.minimum(np.searchsorted(self.rows["inode"], stats[:, 0]), len(self.rows) - 1)
+        at = np.minimum(np.searchsorted(self._inodes, stats[:, 0]), len(self.rows) - 1)
         found = self.rows[at]
         known = np.ones(n, bool)
         for column, name in enumerate(("inode", "size", "mtime", "ctime")):
@@ -77,11 +83,22 @@ class StatIndex:
         digests[known] = found["digest"][known]
         return digests, known
 
+    @cached_property
+    def _inodes(self) -> np.ndarray:
+        return np.ascontiguousarray(self.rows["inode"])
+
     def updated(self, rows: np.ndarray) -> "StatIndex":
         """Return an index in which `rows` (of dtype `ROW`) replace what was known of the same inodes."""
-        both = np.concatenate([rows, self.rows])
-        _, first = np.unique(both["inode"], return_index=True)
-        return StatIndex(both[first])
+        both = _by_inode(np.concatenate([rows, self.rows]) if len(self.rows) else rows)
+        first = np.ones(len(both), bool)
+        first[1:] = both["inode"][1:] != both["inode"][:-1]
+        return StatIndex(both if first.all() else both[first])
+
+
+def _by_inode(rows: np.ndarray) -> np.ndarray:
+    """Return rows of dtype `ROW` sorted by inode, equal ones in the order they came in; sorted ones as they are."""
+    inodes = rows["inode"]
+    return rows if (inodes[1:] >= inodes[:-1]).all() else rows[np.argsort(inodes, kind="stable")]
 
 
 def stat_rows(stats: np.ndarray, digests: np.ndarray, read_ns: np.ndarray) -> np.ndarray:

@@ -5,14 +5,14 @@ correct without locks: names are taken with `link`, equal work gives equal bytes
 compares. The folder goes when the entry is published; a process that still works on it finds the rows there.
 """
 
-import base64
 import contextlib
 import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,10 +32,10 @@ from pipeline.store.commit import (
     sync_folder,
     write_json,
 )
-from pipeline.store.fields import HEX, Fields, check_fields
+from pipeline.store.fields import check_fields
 from pipeline.store.key import SHORT, FeatureSpace, Recipe
+from pipeline.store.record import Record, digests_sha256
 from pipeline.store.shard import ShardRows, read_shard, shard_bytes
-from pipeline.store.statindex import ROW
 
 logger = logging.getLogger(__name__)
 
@@ -43,81 +43,9 @@ T = TypeVar("T")
 Mark = tuple[int, int]
 
 PLAN, RECORDS, SHARDS = "plan.json", "records", "shards"
-PLAN_FORMAT, RECORD_FORMAT, FORMAT_VERSION = "pipeline-plan", "pipeline-record", 1
-RECORD_FIELDS: Fields = {
-    **dict.fromkeys(("shard", "bytes", "rows", "computed", "reused"), int),
-    "shard_sha256": str,
-    "bad": list,
-    "stats": str,
-    "facts": dict,
-}
+PLAN_FORMAT, FORMAT_VERSION = "pipeline-plan", 1
 TRIES = 100
 """How often a commit starts over because another process finished and removed the folder meanwhile, each once."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """The commit record of a shard: which bytes it is, and how, when and where they were made."""
-
-    shard: int
-    sha256: str
-    size: int
-    rows: int
-    computed: int
-    reused: int
-    bad: dict[int, str]
-    """Reason by row (counted within the shard) of every image that could not be used."""
-    stats: np.ndarray
-    """Stat index rows of the files read, dtype `statindex.ROW`: a resume need not read them again."""
-    facts: dict[str, Any]
-    """What may differ between equal runs: recipe, versions, seconds, host, time."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON fields."""
-        return {
-            "format": RECORD_FORMAT,
-            "format_version": FORMAT_VERSION,
-            "shard": self.shard,
-            "shard_sha256": self.sha256,
-            "bytes": self.size,
-            "rows": self.rows,
-            "computed": self.computed,
-            "reused": self.reused,
-            "bad": [[row, reason] for row, reason in sorted(self.bad.items())],
-            "stats": base64.b64encode(self.stats.tobytes()).decode(),
-            "facts": self.facts,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Record":
-        """Build from `to_json`'s fields, which were verified by the document's seal.
-
-        Raises:
-            CacheError: if they are of another format version.
-        """
-        if (value.get("format"), value.get("format_version")) != (RECORD_FORMAT, FORMAT_VERSION):
-            raise CacheError(f"a commit record of version {value.get('format_version')!r}, expected {FORMAT_VERSION}")
-        check_fields(value, RECORD_FIELDS, "commit record")
-        bad = value["bad"]
-        if not all(isinstance(item, list) and [type(part) for part in item] == [int, str] for item in bad):
-            raise CacheError("commit record: unusable images that are not pairs of row and reason")
-        if not HEX.fullmatch(value["shard_sha256"]) or not all(0 <= row < value["rows"] for row, _ in bad):
-            raise CacheError("commit record: a SHA-256 that is none, or rows that the shard has not")
-        try:
-            stats = np.frombuffer(base64.b64decode(value["stats"], validate=True), ROW)
-        except ValueError as error:
-            raise CacheError(f"commit record: stat fields that are none: {error}") from error
-        return cls(
-            value["shard"],
-            value["shard_sha256"],
-            value["bytes"],
-            value["rows"],
-            value["computed"],
-            value["reused"],
-            dict(bad),
-            stats,
-            value["facts"],
-        )
 
 
 class WorkFolder:
@@ -128,6 +56,8 @@ class WorkFolder:
         self.plan = plan
         self._pinning: dict[str, Any] | None = None
         """What `pin` wrote, to be written again if another process removes the folder."""
+        self._outlines: dict[int, tuple[Mark, Record]] = {}
+        """Records without their stat rows, by shard, each with its mark."""
 
     def pinned(self) -> Recipe | None:
         """Return the recipe work was started with, or None if it has not started."""
@@ -178,6 +108,8 @@ class WorkFolder:
 
     def record(self, number: int) -> Record | None:
         """Return shard `number`'s commit record, or None if it is not done or its record is damaged."""
+        self._outlines.pop(number, None)
+        mark = self.mark(number)
         try:
             record = Record.from_json(read_json(self._record_path(number)))
         except FileNotFoundError:
@@ -185,11 +117,31 @@ class WorkFolder:
         except CacheError as error:
             logger.warning("%s; shard %d is made again", error.message, number)
             return None
-        return record if record.shard == number else None
+        if record.shard != number:
+            return None
+        if mark is not None:
+            self._outlines[number] = (mark, record.outline())
+        return record
+
+    def outline(self, number: int) -> Record | None:
+        """Return what `record` does without its stat rows; it is read again only if another was written since."""
+        held = self._outlines.get(number)
+        if held is not None and held[0] == self.mark(number):
+            return held[1]
+        record = self.record(number)
+        return None if record is None else record.outline()
 
     def records(self) -> list[Record]:
         """Return the commit records of all shards that are done, in order."""
-        return [record for record in map(self.record, self.numbers()) if record is not None]
+        return list(self.each_record())
+
+    def each_record(self) -> Iterator[Record]:
+        """Yield the commit records of all shards that are done, in order: together they can be large."""
+        return (record for record in map(self.record, self.numbers()) if record is not None)
+
+    def outlines(self) -> list[Record]:
+        """Return the records of all shards that are done, in order, without their stat rows."""
+        return [record for record in map(self.outline, self.numbers()) if record is not None]
 
     def mark(self, number: int) -> Mark | None:
         """Return what tells a shard's commit record from one written later, None if there is none."""
@@ -202,6 +154,14 @@ class WorkFolder:
     def numbers(self) -> list[int]:
         """Return which shards have a commit record, in order, by their names alone."""
         return _record_numbers(self.path)
+
+    def has_shard(self, record: Record) -> bool:
+        """Tell whether a committed shard's file is there and of its size; its bytes are not looked at."""
+        try:
+            found = self.shard_path(record).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == record.size
 
     def read_shard(self, record: Record, space: FeatureSpace) -> ShardRows:
         """Return a committed shard's rows, verified."""
@@ -241,6 +201,7 @@ class WorkFolder:
             bad,
             stats,
             {**facts, "host": os.uname().nodename, "created": datetime.now(UTC).isoformat(timespec="seconds")},
+            digests_sha256(rows.digests),
         )
 
         def publish() -> Record:

@@ -16,7 +16,8 @@ from pipeline.store.statindex import StatIndex
 from pipeline.store.verify import find_damage
 
 ENTRY = r"[0-9a-f]{16}(/(entry\.json|samples\.h5|skipped\.csv|shards(/\d{5}\.h5)?))?"
-PLAN = r"plans(/[0-9a-f]{16}(/(plan\.json|records(/\d{5}\.json)?|shards(/[0-9a-f]{64}\.h5)?))?)?"
+WORK = r"plan\.json|records(/\d{5}\.json)?|shards(/[0-9a-f]{64}\.h5)?|claims(/(\d+|entry)\.json)?"
+PLAN = rf"plans(/[0-9a-f]{{16}}(/({WORK}))?)?"
 INDEX, TEMPORARY, ASIDE = r"index(/[0-9a-f]{16}\.stat)?", r"(.*/)?\.tmp-[^/]+(/.*)?", r"quarantine(/.*)?"
 
 
@@ -88,7 +89,7 @@ def assert_finished(stage: Stage, root: Path, end: Said, most: int) -> None:
 def assert_remembered(stage: Stage, root: Path) -> None:
     """Check that the stat index loads and knows every file of the source."""
     source = FolderSource(stage.source)
-    digests, known = StatIndex.load(root, source.folder).lookup(source.listing().stats)
+    digests, known = StatIndex.load(root, source.folder).lookup(source.listing().stats[:])
     assert known.all()
     files = [stage.source / sample_id for sample_id in source.listing().ids]
     assert [bytes(digest).hex() for digest in digests] == [sha256_file(file) for file in files]

@@ -82,7 +82,7 @@ class World:
         listing = FolderSource(self.photos).listing()
         digests = np.array([list(digest_of(self.photos / name)) for name in listing.ids], np.uint8)
         assert listing.stats is not None
-        rows = stat_rows(listing.stats, digests, np.full(len(listing), time.time_ns()))
+        rows = stat_rows(listing.stats[:], digests, np.full(len(listing), time.time_ns()))
         assert len(rows) == len(listing)
         StatIndex(rows).save(self.cache, str(self.photos.resolve()))
 

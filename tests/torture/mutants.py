@@ -26,6 +26,7 @@ class Mutant:
 
 
 COMMIT, WORK, PUBLISH = "store/commit.py", "store/work.py", "store/publish.py"
+RECORD = "store/record.py"
 BASE, ORDER = "first extraction", "finished by extract"
 
 UNSYNCED = [
@@ -153,8 +154,8 @@ SWAPPED = [
     ),
     Mutant(
         "extraction/publish.py",
-        "    save_stat_index(job, done.records)\n    job.work.discard()\n",
-        "    save_stat_index(job, done.records)\n",
+        "    save_stat_index(job, job.work.each_record())\n    job.work.discard()\n",
+        "    save_stat_index(job, job.work.each_record())\n",
         "the work goes before its entry is published",
         ORDER,
         more=(("        ledger = skipped_csv(", "        job.work.discard()\n        ledger = skipped_csv("),),
@@ -286,8 +287,8 @@ UNCHECKED = [
     ),
     Mutant(
         WORK,
-        "        return record if record.shard == number else None",
-        "        return record",
+        "        if record.shard != number:\n            return None\n",
+        "",
         "number of a record",
         "other_names",
     ),
@@ -298,7 +299,7 @@ UNCHECKED = [
         "whose plan it is",
         "other_names",
     ),
-    Mutant(WORK, "!= (RECORD_FORMAT, FORMAT_VERSION):", "== ():", "format of a record", "other_values"),
+    Mutant(RECORD, "!= (RECORD_FORMAT, FORMAT_VERSION):", "== ():", "format of a record", "other_values"),
     Mutant(
         WORK,
         "        if there is None or there.sha256 == stale:",
@@ -331,8 +332,8 @@ UNCHECKED = [
     ),
     Mutant(
         "store/rows.py",
-        "        rows = np.flatnonzero(rows_usable)",
-        "        rows = np.arange(len(rows_usable))",
+        "    rows = np.flatnonzero(usable)",
+        "    rows = np.arange(len(usable))",
         "whether a row is usable",
         "near_digests",
     ),

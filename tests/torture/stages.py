@@ -171,7 +171,8 @@ def make_stages(base: Path) -> dict[str, Stage]:
     removed = replace(new, name="removed", command=remove, template=both, kept=kept, computed=0)
     removed = replace(removed, calls=tuple(_run(removed, base / "run-removed").calls))
 
-    return {stage.name: stage for stage in (new, relabel, restarted, removed, _resumed(base), _repaired(new, base))}
+    made = (new, relabel, restarted, removed, _resumed(base), _repaired(new, base), *_shared(new, base))
+    return {stage.name: stage for stage in made}
 
 
 def _extract(source: Path, base: Path) -> list[str]:
@@ -194,6 +195,18 @@ def _resumed(base: Path) -> Stage:
     record = read_json(next(template.glob("plans/*/records/00001.json")))
     promised = {1: record["shard_sha256"]}
     return _measured(Stage("resumed", touched, command, (command,), template, promised), base)
+
+
+def _shared(new: Stage, base: Path) -> list[Stage]:
+    """An extraction by the second of two workers; by the first, after the second was killed at its first shard."""
+    first, second = ([*new.command, "--worker", f"{index}/2"] for index in (0, 1))
+    shared = _measured(replace(new, name="shared", command=second, finish=(first, new.command)), base)
+    template = base / "left"
+    shard = next(n for n, call in enumerate(shared.changes, 1) if call.name == "open" and "/shards/.tmp-" in call.path)
+    assert in_child(lambda: run_command(second, template, act=kill_at(shard, "before"))).code == -signal.SIGKILL
+    assert len(list(template.glob("plans/*/claims/*.json"))) == 2  # of the shard at hand, and of the one after
+    left = replace(new, name="left", command=first, finish=(second, new.command), template=template)
+    return [shared, _measured(left, base)]
 
 
 def _repaired(new: Stage, base: Path) -> Stage:

@@ -23,9 +23,9 @@ function figure(row) {
     whole.append(image);
   }
   const caption = make("figcaption");
-  caption.append(make("span", data.classes[label]));
-  if (label !== said) caption.append(" → ", make("span", data.classes[said], "said"));
-  caption.append(` ${(100 * confidence).toFixed(1)}%`, make("span", id, "id"));
+  caption.append(make("bdi", data.classes[label]));
+  if (label !== said) caption.append(" → ", make("bdi", data.classes[said], "said"));
+  caption.append(` ${(100 * confidence).toFixed(1)}%`, make("bdi", id, "id"));
   whole.append(caption);
   return whole;
 }
@@ -113,7 +113,7 @@ if (data.map) {
   function key(name, fill) {
     const line = make("li"), box = document.createElementNS(space, "svg"), dot = circle(6);
     box.setAttribute("viewBox", "-6 -6 12 12"); box.setAttribute("aria-hidden", "true"); dot.setAttribute("fill", fill); box.append(dot);
-    line.append(box, name);
+    line.append(box, make("bdi", name));
     return line;
   }
   function draw() {
