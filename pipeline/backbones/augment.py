@@ -135,7 +135,7 @@ class View:
 
     def prepare(self, size: int, filter_: str) -> None:
         """Import what makes views; the arguments are those of a call."""
-        _steps(self.augment, size, filter_)
+        transforms_of(self.augment, size, filter_)
 
     def __call__(
         self,
@@ -156,7 +156,7 @@ class View:
         """
         import torch
 
-        crop, rest = _steps(self.augment, size, filter_)
+        crop, rest = transforms_of(self.augment, size, filter_)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed(digest))
             image = plain(image) if crop is None else crop(image)
@@ -169,8 +169,8 @@ Step = Callable[["Image.Image"], "Image.Image"]
 
 
 @cache
-def _steps(augment: Augment, size: int, filter_: str) -> tuple[Step | None, list[Step]]:
-    """Return torchvision's transforms: the crop, if there is one, and what follows."""
+def transforms_of(augment: Augment, size: int, filter_: str) -> tuple[Step | None, list[Step]]:
+    """Return torchvision's transforms: the crop to size x size, if there is one, and what follows."""
     from torchvision.transforms import v2
 
     crop = None

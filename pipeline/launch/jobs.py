@@ -88,14 +88,7 @@ def run_jobs(
         if entry_stamps(jobs[0].root) != seen:  # other workers may have finished while this one started
             finished = [found or _found_since(job) for job, found in zip(jobs, finished, strict=True)]
             todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
-        groups = share(todo)
-        told = parts_of(on_progress, [len(group[0].listing) * len(group) for group in groups])
-        for group, on_part in zip(groups, told, strict=True):
-            maker = Maker(group, on_part)
-            crew.make(maker)
-            tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
-            for job in group:
-                job.close()  # the loading processes of another view are others
+        tallies = _make(todo, crew, on_progress)
     results = []
     for job, found in zip(jobs, finished, strict=True):
         if found is not None:
@@ -106,6 +99,20 @@ def run_jobs(
         mark_used(made)
         results.append(result_of(made, tally, crew.share, started))
     return results
+
+
+def _make(todo: list[Job], crew: Crew, on_progress: OnProgress) -> dict[int, Tally]:
+    """Have the shards of all jobs made, pass by pass; return what came of each job, by its identity."""
+    tallies: dict[int, Tally] = {}
+    groups = share(todo)
+    told = parts_of(on_progress, [len(group[0].listing) * len(group) for group in groups])
+    for group, on_part in zip(groups, told, strict=True):
+        maker = Maker(group, on_part)
+        crew.make(maker)
+        tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
+        for job in group:
+            job.close()  # the loading processes of another view are others
+    return tallies
 
 
 def _found(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:
