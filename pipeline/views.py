@@ -86,13 +86,10 @@ def find_views(entry: Entry, how_many: HowMany, augment: str | None = None) -> V
 
 
 def _only_augment(entry: Entry, how_many: HowMany) -> str:
-    known = sorted(
-        {
-            other.space.view[0]
-            for other in list_entries(entry.path.parent)
-            if other.space.view[1] and other.space.of_view("", 0) == entry.space and _is_view(entry, other)
-        }
-    )
+    others = [other for other in list_entries(entry.path.parent) if other.space.of_view("", 0) == entry.space]
+    known = sorted({other.space.view[0] for other in others if other.space.view[1]})
+    if len(known) > 1:  # of other samples, perhaps, which only their sample tables tell
+        known = sorted({other.space.view[0] for other in others if other.space.view[1] and _is_view(entry, other)})
     if len(known) == 1:
         return known[0]
     if known:
