@@ -1,11 +1,18 @@
-"""(workers): the share of their time that 1 and 16 workers on one extraction spend in the forward pass."""
+"""(w): up to 10,000 simulated workers that ask the real queue, on one shared folder."""
 
 from common import script
 
-from pipeline.benchmark.workers import measure_workers
+from pipeline.benchmark.fleets import measure_fleets
 
-FULL = {"counts": (1, 16), "shards": 20, "wait": 0.25}
-SMALL = {"counts": (1, 2), "shards": 3, "wait": 0.05}
+FULL = {
+    "images": 100_000_000,
+    "workers": (1, 8, 64, 256, 1_000, 10_000),
+    "shard_rows": 2048,
+    "speed": 2500.0,
+    "startup": 20.0,
+    "seed": 0,
+}
+SMALL = {"images": 100_000, "workers": (1, 8)}
 
 if __name__ == "__main__":
-    script(measure_workers, full=FULL, quick=SMALL)
+    script(measure_fleets, full=FULL, quick=SMALL)

@@ -8,16 +8,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
-
-HERE = Path(__file__).parent
 
 
 class Nodes:
     """The cluster, for a test. Its workers have `environment`, and import from the driver's paths."""
 
     def __init__(self, count, environment):
-        variables = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", **environment}
+        from pipeline.launch.cluster import QUIET
+
+        variables = {**os.environ, **QUIET, "RAY_AUTH_MODE": "disabled", **environment}
         variables.pop("PYTHONPATH", None)  # what they import from is the driver's to say
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(count)],
@@ -59,8 +58,7 @@ def main():
             else:
                 cluster.remove_node(nodes.pop(0), allow_graceful=False)
             print("done", flush=True)
-        for node in [*nodes, cluster.head_node]:
-            cluster.remove_node(node, allow_graceful=False)
+        cluster.shutdown()
 
 
 if __name__ == "__main__":

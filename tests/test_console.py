@@ -126,6 +126,17 @@ def test_rows_from_the_cache_come_in_no_time_and_say_nothing_of_the_rest(capsys,
     assert lines == ["extract 901,100/1,000,000, 100 img/s, 16:29 min left"]
 
 
+def test_the_time_left_is_at_the_rate_of_all_workers(capsys, clock):
+    lines = reported(
+        capsys,
+        clock,
+        (0, Progress(0, 1000)),
+        (1, Progress(50, 1000, computed=50)),
+        (5, Progress(450, 1000, computed=150, elsewhere=300)),
+    )
+    assert lines == ["extract 450/1,000, 100 img/s, 5.5 s left"]
+
+
 def test_without_anything_computed_no_time_is_promised(capsys, clock):
     lines = reported(
         capsys, clock, *((at, Progress(100 * at, 10_000, reused=100 * at)) for at in (0, 2, 4, 11, 15, 22))

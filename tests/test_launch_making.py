@@ -6,6 +6,9 @@ from pipeline.benchmark.numbered import NumberedImages, null_backbone
 from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
 from pipeline.launch.making import Maker
+from pipeline.launch.queue import Queue
+from pipeline.launch.share import Share
+from pipeline.store.claims import Claims
 
 WISHES = Wishes(batch_size=4, shard_rows=8, workers=1, engine="reference", device="cpu", test_fraction=0.0)
 
@@ -31,8 +34,29 @@ def test_what_was_asked_for_ahead_may_be_made_later_or_never(maker):
     assert not job.requested
     maker.make(1, ahead=2)  # which is made already
     maker.make(2)
-    assert maker.tallies[0].computed == 32
+    assert (maker.tallies[0].computed, maker.tallies[0].elsewhere) == (32, 0)
     for number in range(4):
         record = job.work.record(number)
         rows = job.work.read_shard(record, job.space)
         assert (rows.digests == job.digests[job.span(number)]).all()
+
+
+def test_a_worker_sets_the_next_shard_of_its_run_aside_but_none_that_others_would_wait_for(maker):
+    with Claims(maker.jobs[0].work.path) as claims:
+        queue = Queue(maker, Share(0, 2), claims)
+        assert [queue.ahead(), queue.ahead(), queue.ahead()] == [0, 1, None]
+        assert queue.other() == 3  # the far end of the run of a worker that has not come
+        assert sorted(claims.held) == ["0", "1", "3"]
+
+
+def test_a_shard_that_another_worker_holds_is_left_to_it_and_one_that_it_has_made_is_counted(maker):
+    (job,) = maker.jobs
+    with Claims(job.work.path) as others, Claims(job.work.path) as claims:
+        others.take("0")
+        others.take("1")
+        queue = Queue(maker, Share(0, 2), claims)
+        assert queue.ahead() == 3
+        Maker([job]).make(0)
+        others.release("0")
+        assert queue.other() == 2
+        assert (maker.left().tolist(), maker.tallies[0].elsewhere) == ([1, 2, 3], 8)

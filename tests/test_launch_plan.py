@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from entries import everything
 
 import pipeline
 from pipeline.backbones.backbone import load_backbone
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, UsageError
 from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
 from pipeline.launch.plan import Plan, check_disk
@@ -211,3 +212,12 @@ def test_rehash_reads_a_file_that_an_interrupted_extraction_has_read(made, tmp_p
     entry, wanted = open_entry(Path(result.path)), open_entry(Path(made[1].path))
     assert [shard["sha256"] for shard in entry.shards] == [shard["sha256"] for shard in wanted.shards]
     assert np.array_equal(entry.read_samples().digests, wanted.read_samples().digests)
+
+
+def test_more_shards_than_an_entry_lists_are_refused_before_work(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.launch.plan.MAX_SHARDS", 2)
+    with pytest.raises(UsageError, match="3 shards; an entry holds 2") as caught:
+        pipeline.extract(str(made[0]), cache_dir=tmp_path, **JOB)
+    (rows,) = re.findall(r"--shard-rows (\d+)", caught.value.hint)
+    assert not list(tmp_path.iterdir())
+    assert pipeline.extract(str(made[0]), cache_dir=tmp_path, **{**JOB, "shard_rows": int(rows)}).computed == 21

@@ -12,6 +12,7 @@ from conftest import make_photos
 
 import pipeline
 from pipeline.errors import UsageError
+from pipeline.launch.actor import Actor
 
 NETWORK = ["--backbone", "sleepy_network:network"]
 SIZES = ["--batch-size", "4", "--shard-rows", "8", "--workers", "1", "--engine", "reference"]
@@ -105,6 +106,12 @@ def test_what_makes_no_sense_with_ray_is_refused(deaf, cli, options):
     refused = cli(*deaf, "--on", "ray", *options)
     assert refused.code == 2
     assert options[-2] in refused.err
+
+
+def test_a_node_without_the_drivers_directory_says_so():
+    answer = Actor().open("/nowhere", {}, [], {})
+    assert answer["error"]["kind"] == "cache"
+    assert "working directory /nowhere is not to be had here" in answer["error"]["message"]
 
 
 def test_a_data_set_of_this_process_is_refused_before_any_work(tmp_path):

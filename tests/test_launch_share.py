@@ -88,5 +88,5 @@ def test_workers_begin_with_every_shard_once_and_help_with_all_that_is_left(shar
 
 
 def test_helpers_begin_at_the_far_end_of_the_fullest_run():
-    assert Share(0, 2).helps_with([5, 6, 7], 8) == [7, 6, 5]
-    assert Share(0, 4).helps_with([1, 4, 5, 6], 8) == [5, 4, 1, 6]
+    assert list(Share(0, 2).helps_with([5, 6, 7], 8)) == [7, 6, 5]
+    assert list(Share(0, 4).helps_with([1, 4, 5, 6], 8)) == [5, 1, 4, 6]

@@ -50,6 +50,18 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What follows from figures, in rows of numbers and words."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[float | str, ...], ...]
+
+    def to_json(self) -> list[dict[str, float | str]]:
+        """Return a dict a row, by column."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+@dataclass(frozen=True)
 class Claim:
     """The figures of one claim, measured in one run."""
 
@@ -62,6 +74,7 @@ class Claim:
     """Sizes and choices, as plain JSON fields."""
     notes: tuple[str, ...] = ()
     """What was extrapolated, and from what."""
+    tables: tuple[Table, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -71,6 +84,7 @@ class Claim:
             "conditions": self.conditions,
             "figures": [figure.to_json() for figure in self.figures],
             "notes": list(self.notes),
+            **({"tables": [table.to_json() for table in self.tables]} if self.tables else {}),
         }
 
 

@@ -1,5 +1,6 @@
 """The verb `benchmark`: claims measured one after another, in a temporary folder that is removed at the end."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from pipeline.backbones.backbone import load_backbone
 from pipeline.benchmark.claims import epoch_claim, extraction_claim, trained_claim
+from pipeline.benchmark.costs import measure_costs
 from pipeline.benchmark.exact import measure_exact
 from pipeline.benchmark.extraction import Case, Effort, measure_rates, plain_name
 from pipeline.benchmark.figures import Claim, Report
@@ -34,6 +36,7 @@ CLAIMS = {
     "f": "a verified read against a raw one",
     "g": "growth of time and memory with rows",
     "m": "an epoch of the head against the plain loop over cached features",
+    "s": "time and money of up to a billion images",
 }
 OF_RATES = ("a", "b", "c")
 QUICK = Effort(repeats=2, batch_size=16, forward_seconds=0.3, loop_batches=2, extract_seconds=1.0, decode_seconds=0.3)
@@ -59,6 +62,8 @@ class Wanted:
     """Of an epoch."""
     read_rows: int = 20_000
     growth: tuple[int, ...] = (10_000, 100_000)
+    price_per_hour: float = 0.0
+    """Of a worker, in any money."""
     quick: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +72,8 @@ class Wanted:
                 raise UsageError(f"unknown claim {name!r}.{nearest(name, CLAIMS)}", f"Known: {', '.join(CLAIMS)}")
         if self.image_size < 1:
             raise UsageError(f"image-size must be at least 1, not {self.image_size}")
+        if not 0 <= self.price_per_hour < math.inf:
+            raise UsageError(f"price-per-hour must be 0 or more, not {self.price_per_hour:g}")
 
     def smaller(self) -> "Wanted":
         """Return the same with sizes that show in seconds that it works, and nothing else."""
@@ -99,12 +106,28 @@ def _minibatch(wanted: Wanted, on_step: OnStep) -> Claim:
     return measure_minibatch(**(small if wanted.quick else sizes), on_step=on_step)
 
 
+def _costs(wanted: Wanted, on_step: OnStep) -> Claim:
+    small: dict[str, Any] = {"batch_size": QUICK.batch_size, "seconds": 0.2, "few": 512, "many": 1_024}
+    return measure_costs(
+        backbone=wanted.backbones[0],
+        kind=wanted.kinds[-1],
+        folder=wanted.images,
+        image_size=wanted.image_size,
+        device=wanted.device,
+        engines=wanted.engines,
+        price=wanted.price_per_hour,
+        **(small if wanted.quick else {}),
+        on_step=on_step,
+    )
+
+
 ALONE: dict[str, Callable[[Wanted, OnStep], Claim]] = {
     "d": _exact,
     "e": _sweep,
     "f": _reading,
     "g": _growth,
     "m": _minibatch,
+    "s": _costs,
 }
 """Claims that share no measurement with others, in the order they are shown."""
 

@@ -25,6 +25,7 @@ from pipeline.errors import UsageError
 )
 @click.option("--photos", is_flag=True, help="Measure on made photos of 500 x 375 too, not only on files of 32 px.")
 @click.option("--million", is_flag=True, help="Let (g) go up to 1,000,000 rows: some minutes more.")
+@click.option("--price-per-hour", type=float, default=0.0, help="Of a worker, in any money, for (s).")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON document there.")
 @global_options
 @click.pass_obj
@@ -41,6 +42,7 @@ def command(
     images: Path | None,
     photos: bool,
     million: bool,
+    price_per_hour: float,
     output: Path | None,
 ) -> None:
     r"""Measure this machine: every claim on speed against its alternative, side by side in one run.
@@ -55,14 +57,16 @@ def command(
       f  reading an entry, verified, against reading and hashing the same bytes
       g  how time and memory grow with rows
       m  an epoch of the head against a plain loop over the same features
+      s  time and money of 1 M, 100 M and 1 B images, for 1 to 1,000 such workers
 
     Epochs of the loop are extrapolated from 30 measured batches. Takes about six minutes on 2 cores, needs no
-    download, and leaves nothing behind. docs/PERFORMANCE.md explains each figure.
+    download, and leaves nothing behind. docs/PERFORMANCE.md explains each figure, docs/SCALING.md those of s.
 
     \b
       pipeline benchmark
       pipeline benchmark --only a --backbone mobilenet_v2 --engine openvino
       pipeline benchmark --images ./photos --only a,c -o figures.json
+      pipeline benchmark --only s --photos --price-per-hour 0.10
     """
     from pipeline.benchmark.run import CLAIMS, Wanted, benchmark
     from pipeline.cli.figures import show_claim, show_machine
@@ -78,6 +82,7 @@ def command(
         image_size=image_size,
         engines=engines,
         device=device,
+        price_per_hour=price_per_hour,
         growth=(10_000, 100_000, 1_000_000) if million else (10_000, 100_000),
     )
     with screen.steps() as on_step:

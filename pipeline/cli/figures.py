@@ -39,7 +39,12 @@ def show_claim(screen: Screen, claim: Claim) -> None:
     columns = COLUMNS if asked else COLUMNS[:-1]
     rows = [_row(figure)[: len(columns)] for figure in claim.figures]
     screen.result(None, "", f"[bold]({plain(claim.key)})[/bold] {plain(claim.title)}")
-    screen.table("", columns, rows, right="median n")
+    if rows:
+        screen.table("", columns, rows, right="median n")
+    for table in claim.tables:
+        cells = [[cell if isinstance(cell, str) else _count(cell) for cell in row] for row in table.rows]
+        right = " ".join(name for name, cell in zip(table.columns, table.rows[0], strict=True) if cell != str(cell))
+        screen.table("", table.columns, cells, right=right)
     notes = [*claim.notes, *(f"{figure.name}: {figure.note}" for figure in claim.figures if figure.note)]
     screen.result(None, *(plain(note) for note in notes))
 
@@ -62,6 +67,11 @@ def _number(value: float) -> str:
     """Return three digits that count, or all before the point."""
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
     return f"{value:,.{digits}f}"
+
+
+def _count(value: float) -> str:
+    """Return a whole number as it is, any other with the digits that count."""
+    return f"{value:,}" if isinstance(value, int) else _number(value)
 
 
 def _goal(figure: Figure) -> str:

@@ -299,7 +299,8 @@ class Job:
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not done or not up to date."""
-        return [number for number in range(self.shards) if not self.is_done(number)]
+        there = set(self.work.numbers())  # one question for all: many workers ask it of one folder
+        return [number for number in range(self.shards) if number not in there or not self.is_done(number)]
 
     def learn(self, record: Record) -> None:
         """Take over file digests from a commit record, so that files it covers are not read again."""

@@ -118,10 +118,13 @@ def published_entry(job: Job) -> Entry | None:
 
 def refuse_images(job: Job, *, skip_bad: bool) -> None:
     """Refuse unusable images as `publish` does, by the commit records alone, if all are there."""
-    records = [] if skip_bad else job.work.records()
-    if records and len(records) == job.shards:
-        bad = {job.span(record.shard).start + row: why for record in records for row, why in record.bad.items()}
-        check_images([(job.listing.ids[row], bad[row]) for row in sorted(bad)], len(job.listing), skip_bad=False)
+    bad: dict[int, str] = {}
+    for number in () if skip_bad else range(job.shards):
+        record = job.work.outline(number)
+        if record is None:
+            return
+        bad |= {job.span(number).start + row: why for row, why in record.bad.items()}
+    check_images([(job.listing.ids[row], bad[row]) for row in sorted(bad)], len(job.listing), skip_bad=skip_bad)
 
 
 def check_images(skipped: list[tuple[str, str]], total: int, *, skip_bad: bool) -> None:

@@ -25,9 +25,16 @@ LOOK_SECONDS = 2.0
 NOTE_SECONDS = 30.0
 """Between notes that nothing can be done for want of a node."""
 CONNECT_SECONDS = 10.0
+SCOUTS = 3
+"""Workers that may die while they choose engine and batch."""
 STORE_BYTES = 80 * 2**20
 """Of the object store of a cluster of one's own, which holds no features: about the least that Ray takes."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # where else it reports that reports are off
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+}
 """No reports of usage, and nothing on stdout: Ray prints there which workers died, coloured, whatever it is told of
 logs. Read when Ray is imported."""
 
@@ -64,8 +71,10 @@ class Cluster:
         self._waiting: dict[Place, Any] = {}
         self._connected_here = not self.ray.is_initialized()
         if self._connected_here:
-            # Ray by itself would join whatever cluster somebody has started on this machine.
-            _connect(self.ray, address or os.environ.get("RAY_ADDRESS") or "local")
+            if address in (None, "auto"):
+                address = os.environ.get("RAY_ADDRESS") or address
+            # Of None Ray would make whatever cluster somebody has started on this machine.
+            _connect(self.ray, address or "local")
 
     def places(self, device: str) -> list[Place]:
         """Return where actors may be, of nodes that live.
@@ -99,12 +108,24 @@ class Cluster:
 
     def choose(self, plans: Sequence[str]) -> list[dict[str, Any]]:
         """Return for each plan the recipe, and why, that suits where the work will be done."""
-        self._waiting = {place: self.actor(place) for place in self._some_places(self.request["device"])}
-        place, actor = next(iter(self._waiting.items()))
-        try:
-            answer = self._wait(actor.scout.remote(*self.arguments(place, plans)), place)
-        except self.ray.exceptions.RayError as error:
-            raise PipelineError(f"a worker on {place.name} died as it tried engines: {self.why(error)}") from error
+        for left in reversed(range(SCOUTS)):
+            for place in self._some_places(self.request["device"]):
+                if place not in self._waiting:
+                    self._waiting[place] = self.actor(place)
+            place, actor = next(iter(self._waiting.items()))
+            try:
+                answer = self._wait(actor.scout.remote(*self.arguments(place, plans)), place)
+                break
+            except self.ray.exceptions.RayError as error:  # a node may die at any time; the next turn is another's
+                self.ray.kill(self._waiting.pop(place))
+                if not left:
+                    why = self.why(error)
+                    raise PipelineError(
+                        f"a worker on {place.name} could not choose an engine: {why}",
+                        "Its log is under /tmp/ray/session_latest/logs there. All nodes and this command need the same "
+                        "RAY_AUTH_MODE and token.",
+                    ) from error
+                time.sleep(LOOK_SECONDS)
         if "error" in answer:
             raise error_from_json(answer["error"])
         recipes: list[dict[str, Any]] = answer["recipes"]
@@ -133,9 +154,9 @@ class Cluster:
 
     def why(self, error: Exception) -> str:
         """Return what one of Ray's errors says, for people: the end of a worker's traceback, else its beginning."""
-        if isinstance(error, self.ray.exceptions.RayTaskError):
-            return str(error).strip().splitlines()[-1]
-        return first_line(error)
+        first = first_line(error)
+        raised = isinstance(error, self.ray.exceptions.RayTaskError) or "creation task" in first
+        return str(error).strip().splitlines()[-1] if raised else first
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
@@ -175,6 +196,10 @@ def _connect(ray: Any, address: str) -> None:  # noqa: ANN401
         with _own_signals():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if address == "local":
+            raise UsageError(
+                f"Ray does not start here: {first_line(error)}", "`ray start --head` may tell more."
+            ) from error
         raise UsageError(
             f"no Ray cluster at {address!r}: {first_line(error)}",
             "Run this on a node of the cluster. `ray start --head` starts one; without --ray-address it has its own.",

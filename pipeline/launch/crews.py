@@ -1,7 +1,6 @@
 """Who makes the shards of a pass: this process alone, this process as one of several workers, or a team."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +15,9 @@ from pipeline.launch.making import Maker
 from pipeline.launch.on_ray import RayTeam
 from pipeline.launch.request import Request
 from pipeline.launch.share import ALONE, WORKER, Share
-from pipeline.store.claims import PATIENCE_SECONDS, Claims
+from pipeline.launch.sharing import make_shared
+from pipeline.store.claims import PATIENCE_SECONDS
 from pipeline.store.key import Recipe
-
-POLL_SECONDS = (0.1, 2.0)
-"""Between looks at what others have done while there is nothing else to do: at first, and at most."""
-LOOK_SECONDS = 2.0
-"""Between such looks while there is, for those who watch the bar."""
 
 
 class Crew(Protocol):
@@ -106,7 +101,8 @@ class OnDevices(_Here):
     @property
     def about(self) -> str:
         """See `Crew`."""
-        return f"{len(self.devices)} processes of this machine: {', '.join(self.devices)}"
+        processes = "1 process" if len(self.devices) == 1 else f"{len(self.devices)} processes"
+        return f"{processes} of this machine: {', '.join(self.devices)}"
 
     def make(self, maker: Maker) -> None:
         """See `Crew`."""
@@ -160,101 +156,3 @@ def make_alone(maker: Maker) -> None:
     numbers = maker.missing()
     for number, ahead in zip(numbers, [*numbers[1:], None], strict=False):
         maker.make(number, ahead)
-
-
-def make_shared(maker: Maker, share: Share, patience: float) -> None:
-    """Make this worker's share of the shards, then help with what others have left, until all are done.
-
-    A shard that another worker is at is left to it while it lives, and waited for. Returns early if another worker
-    has published the entry and removed the work.
-    """
-    with Claims(maker.jobs[0].work.path, patience=patience) as claims:
-        queue = _Queue(maker, share, claims)
-        maker.moved = queue.moved
-        number = queue.ahead()
-        while number is not None or (number := queue.other()) is not None:
-            ahead = queue.ahead()
-            maker.make_claimed(number, claims.held[str(number)], claims, ahead)
-            claims.release(str(number))
-            if not claims.folder.exists():  # taken for lost, and published without this one
-                return
-            number = ahead
-
-
-class _Queue:
-    """What is left to do, as one worker sees it. What it returns is claimed."""
-
-    def __init__(self, maker: Maker, share: Share, claims: Claims) -> None:
-        self.maker, self.share, self.claims = maker, share, claims
-        self.left = set(maker.missing())
-        self.mine = iter(share.begins_with(list(range(maker.shards))))
-        self.looked = time.monotonic()
-
-    def moved(self) -> None:
-        """Tell that rows were done; look from time to time what others have done."""
-        self.claims.moved()
-        if time.monotonic() - self.looked > LOOK_SECONDS:
-            self._look()
-
-    def ahead(self) -> int | None:
-        """Return the shard to turn to next, if there is one to be had without waiting.
-
-        Near the end nothing is set aside that others could begin at once.
-        """
-        mine = self.own()
-        if mine is None and len(self.left) > self.share.count:
-            self._look()
-            return next(self._free(), None)
-        return mine
-
-    def own(self) -> int | None:
-        """Return the next shard of this worker's own share that is free; None when there are no more."""
-        return next((number for number in self.mine if number in self.left and self._take(number)), None)
-
-    def other(self) -> int | None:
-        """Return any shard that is free, once there is one; None when all are done."""
-        wait = POLL_SECONDS[0]
-        while True:
-            self._look()
-            if not self.left:
-                return None
-            found = next(self._free(), None)
-            if found is not None:
-                return found
-            time.sleep(wait)
-            self.claims.moved()
-            wait = min(POLL_SECONDS[1], 2 * wait)
-
-    def _free(self) -> Iterator[int]:
-        order = self.share.helps_with(sorted(self.left), self.maker.shards)
-        return (number for number in order if self._take(number))
-
-    def _look(self) -> None:
-        """See what others have committed since."""
-        self.looked = time.monotonic()
-        for number in sorted(self.left & _committed(self.maker)):
-            if self.maker.is_made(number):
-                self.left.discard(number)
-                self.maker.made_elsewhere(number)
-
-    def _take(self, number: int) -> bool:
-        """Claim a shard; tell whether it is this worker's to make."""
-        try:
-            claim = self.claims.take(str(number))
-        except FileNotFoundError:  # another worker has published the entry
-            self.left.clear()
-            return False
-        if claim is None:
-            return False
-        self.left.discard(number)
-        if self.maker.is_made(number):
-            self.claims.release(str(number))
-            self.maker.made_elsewhere(number)
-            return False
-        return True
-
-
-def _committed(maker: Maker) -> set[int]:
-    """Return the numbers that have a commit record, of every job, by their names alone."""
-    found = [set(job.work.numbers()) for job in maker.jobs]
-    return set.intersection(*found)

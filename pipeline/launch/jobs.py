@@ -18,9 +18,10 @@ from pipeline.extraction.publish import (
     whole_entry,
 )
 from pipeline.extraction.together import align, share
-from pipeline.launch.crews import POLL_SECONDS, Crew
+from pipeline.launch.crews import Crew
 from pipeline.launch.making import Maker, Tally
-from pipeline.launch.plan import Plan, check_disk, plan_of
+from pipeline.launch.plan import Plan, check_disk, check_shards, plan_of
+from pipeline.launch.queue import POLL_SECONDS
 from pipeline.launch.result import ExtractResult, result_of
 from pipeline.progress import OnProgress, parts_of
 from pipeline.store.catalog import entry_stamps
@@ -80,6 +81,7 @@ def run_jobs(
     tallies: dict[int, Tally] = {}
     if todo:
         todo[0].backbone.check_image_size()
+        check_shards(todo)
         check_disk(plans)
         if unpinned:
             crew.fit(unpinned)
@@ -189,9 +191,9 @@ def _published(job: Job, crew: Crew, skip_bad: bool, command: str) -> Entry | No
     if crew.share.count == 1:
         entry = publish(job, skip_bad=skip_bad, command=command)
     else:
-        refuse_images(job, skip_bad=skip_bad)  # each says so by itself: none waits for the others to find out
         with Claims(job.work.path, patience=crew.patience, hang=math.inf) as claims:
             if _has_turn(claims):
+                refuse_images(job, skip_bad=skip_bad)  # of those that come to it one after the other, none reads shards
                 entry = publish(job, skip_bad=skip_bad, command=command)
     if entry is not None:
         return entry

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,6 +22,8 @@ BOOT = (
 )
 """With the parent's own import path; not `multiprocessing`, which would run the user's main script again."""
 SAID_BYTES = 2000
+GRACE_SECONDS = 3.0
+"""For a process to give up the shard it is at, so that its end is not taken for a fault of the images."""
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
@@ -43,6 +46,8 @@ class _Process:
     orders: Connection
     answers: Connection
     stderr: IO[bytes]
+    busy: bool = True
+    """Whether it is making something, or starting."""
 
     def end(self) -> str:
         """Kill it if it still runs; return how it ended and what it said last, for people."""
@@ -69,6 +74,7 @@ class LocalTeam:
 
     def send(self, member: str, number: int, ahead: int | None) -> None:
         """See `Team`."""
+        self._members[member].busy = True
         with contextlib.suppress(OSError):  # it has died: its answers end, which `events` finds
             self._members[member].orders.send_bytes(json.dumps([number, ahead]).encode())
 
@@ -83,6 +89,7 @@ class LocalTeam:
             except (EOFError, OSError):
                 found.append(self._replace(member))
                 continue
+            member.busy = False
             if "error" in answer:
                 raise error_from_json(answer["error"])
             found.append(Ready(member.name) if "ready" in answer else Made(member.name, answer["made"]))
@@ -90,6 +97,13 @@ class LocalTeam:
 
     def close(self) -> None:
         """See `Team`."""
+        busy = [member for member in self._members.values() if member.busy]
+        for member in busy:
+            member.process.terminate()
+        limit = time.monotonic() + GRACE_SECONDS
+        for member in busy:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                member.process.wait(max(0.0, limit - time.monotonic()))
         for member in self._members.values():
             member.end()
         self._members.clear()

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from pipeline.extraction.careful import PATIENT_DEATHS, Trial
 from pipeline.extraction.job import Job
 from pipeline.extraction.shard import drop_request, extract_shard, request_shard
@@ -32,6 +34,10 @@ class Maker:
         self.on_progress = on_progress
         self._before: list[dict[int, Mark | None]] = []
         """The commit records of shards that were missing, as they were when they were looked for."""
+        self._left: set[int] = set()
+        """Numbers that nobody has committed since, as far as is known."""
+        self._stale: set[int] = set()
+        """Those of them that had a record before, which says nothing."""
         self.moved: Callable[[], None] = lambda: None
         """Called as rows are done."""
 
@@ -42,11 +48,13 @@ class Maker:
 
     def missing(self) -> list[int]:
         """Return the numbers that are not done, or not up to date, of any job; the others' rows count as reused."""
-        self._before = [{number: job.work.mark(number) for number in job.missing()} for job in self.jobs]
+        self._before = [_marks(job) for job in self.jobs]
         for job, tally, before in zip(self.jobs, self.tallies, self._before, strict=True):
             tally.reused += rows_of(job, set(range(job.shards)).difference(before))
         self.report()
-        return sorted(set().union(*self._before))
+        self._left = set().union(*self._before)
+        self._stale = {number for before in self._before for number, mark in before.items() if mark is not None}
+        return sorted(self._left)
 
     def is_made(self, number: int) -> bool:
         """Tell whether all that was missing of shard `number` has been committed since, by whoever it was.
@@ -62,7 +70,9 @@ class Maker:
         waiting = self._waiting(number)
         self._drop_requests(number, too=not waiting)
         if not waiting:
+            self.made_elsewhere(number)
             return
+        self._left.discard(number)
         lead = self.jobs[waiting[0]]
         if lead.shared is not None:
             lead.shared.begin([self.jobs[place] for place in waiting])
@@ -102,11 +112,32 @@ class Maker:
             for job in self.jobs:
                 job.trial = None
 
+    def look(self) -> None:
+        """See which numbers have been committed since, by whoever it was; the names of records say so, most times."""
+        there = set.intersection(*(set(job.work.numbers()) for job in self.jobs))
+        for number in sorted(self._left & there):
+            if number not in self._stale or self.is_made(number):
+                self._count_elsewhere(number)
+        self.report()
+
+    def left(self) -> np.ndarray:
+        """Return the numbers (n,) int64 that were missing when it was looked last, in order."""
+        return np.array(sorted(self._left), np.int64)
+
+    def remaining(self) -> int:
+        """Return how many those are."""
+        return len(self._left)
+
     def made_elsewhere(self, number: int) -> None:
         """Count a shard that another worker made."""
-        for job, tally in zip(self.jobs, self.tallies, strict=True):
-            tally.elsewhere += rows_of(job, [number])
+        self._count_elsewhere(number)
         self.report()
+
+    def _count_elsewhere(self, number: int) -> None:
+        if number in self._left:
+            self._left.discard(number)
+            for job, tally in zip(self.jobs, self.tallies, strict=True):
+                tally.elsewhere += rows_of(job, [number])
 
     def made(self, counts: Sequence[Mapping[str, int]]) -> None:
         """Add what a worker that this process leads says of a shard it has made, for each job."""
@@ -135,6 +166,12 @@ class Maker:
         tally.skipped += skipped
         self.moved()
         self.report()
+
+
+def _marks(job: Job) -> dict[int, Mark | None]:
+    """Return what is missing of a job, each with its commit record's mark if there is one; listed once for all."""
+    there = set(job.work.numbers())
+    return {number: job.work.mark(number) if number in there else None for number in job.missing()}
 
 
 def _write_down(claims: Claims, name: str, rows: Iterable[int]) -> None:

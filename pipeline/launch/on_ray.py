@@ -76,7 +76,7 @@ class RayTeam:
         found, others = wait(list(calls), num_returns=1, timeout=seconds)
         if found and others:
             found += wait(others, num_returns=len(others), timeout=0)[0]
-        return [self._result(calls[call]) for call in found]
+        return [event for call in found for event in self._result(calls[call])]
 
     def close(self) -> None:
         """See `Team`."""
@@ -84,7 +84,7 @@ class RayTeam:
             self.cluster.ray.kill(hand.actor)
         self._hands.clear()
 
-    def _result(self, hand: _Hand) -> Event:
+    def _result(self, hand: _Hand) -> list[Event]:
         call, hand.call = hand.call, None
         try:
             answer = self.cluster.ray.get(call)
@@ -98,18 +98,21 @@ class RayTeam:
         if "ready" in answer:
             hand.ready = True
             self._failed.pop(hand.spot, None)
-            return Ready(hand.name)
-        return Made(hand.name, answer["made"])
+            return [Ready(hand.name)]
+        return [Made(hand.name, answer["made"])]
 
-    def _lose(self, hand: _Hand, why: str) -> Lost:
+    def _lose(self, hand: _Hand, why: str) -> list[Event]:
         del self._hands[hand.name]
         self.cluster.ray.kill(hand.actor)  # which may only be out of reach
         if hand.ready:
             self._looked = float("-inf")
-        else:
-            times = self._failed.get(hand.spot, (0, 0.0))[0] + 1
-            self._failed[hand.spot] = times, time.monotonic() + min(REST_SECONDS, LOOK_SECONDS * 2**times)
-        return Lost(hand.name, why)
+            return [Lost(hand.name, why)]
+        times = self._failed.get(hand.spot, (0, 0.0))[0] + 1
+        self._failed[hand.spot] = times, time.monotonic() + min(REST_SECONDS, LOOK_SECONDS * 2**times)
+        if self._hands:  # of which one may start: several nodes that die at once are no fault of the installation
+            logger.warning("%s did not start (%s)", hand.name, why)
+            return []
+        return [Lost(hand.name, why)]
 
     def _grow(self) -> None:
         """Start actors in places that have none."""
@@ -140,7 +143,7 @@ class RayTeam:
             where = ", ".join(sorted({hand.place.name for hand in self._hands.values()}))
             logger.warning("no worker is ready yet on %s; `ray status` shows who holds its CPUs and GPUs", where)
         else:
-            logger.warning("the Ray cluster has no node %s left; waiting for one", needed(self.device))
+            logger.warning("the Ray cluster has no node %s; waiting for one", needed(self.device))
 
 
 def driver_request(request: Request) -> Request:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, UsageError
 from pipeline.extraction.job import Job
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS, Recipe
+from pipeline.store.manifest import MAX_SHARDS
 
 SPARE = 1.05
 """Disk space asked for beside the rows themselves."""
@@ -116,6 +117,25 @@ def _say(rule: dict[str, Any] | None, labelled: bool) -> str:
     if rule is None:
         return "named by the source"
     return f"test by {rule.get('by', 'content')} hash, fraction {rule['test_fraction']:g}"
+
+
+def check_shards(jobs: Sequence[Job]) -> None:
+    """Refuse to start what no manifest could list in the end."""
+    for job in jobs:
+        if job.shards > MAX_SHARDS:
+            raise UsageError(
+                f"{len(job.listing):,} rows in shards of {job.recipe.shard_rows:,} are {job.shards:,} shards; "
+                f"an entry holds {MAX_SHARDS:,}",
+                f"Pass --shard-rows {_roomy(len(job.listing), job.recipe.batch_size)}, or more.",
+            )
+
+
+def _roomy(rows: int, batch_size: int) -> int:
+    """Return rows a shard with which so many fit: a power of two batches."""
+    size = batch_size
+    while rows > size * MAX_SHARDS:
+        size *= 2
+    return size
 
 
 def check_disk(plans: Sequence[Plan]) -> None:

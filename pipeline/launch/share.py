@@ -2,11 +2,15 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
+
+import numpy as np
 
 from pipeline.errors import UsageError
+
+Numbers = TypeVar("Numbers", range, list[int])
 
 WORKER = "--worker"
 HOW = "A worker is I/N, counted from 0: --worker 0/4 to --worker 3/4."
@@ -82,22 +86,23 @@ class Share:
                 return cls(index, count, here, max(1, there), told_by=rank)
         return cls()
 
-    def begins_with(self, numbers: list[int]) -> list[int]:
+    def begins_with(self, numbers: Numbers) -> Numbers:
         """Return the run of `numbers` that is this worker's: all of `count` workers together have each once."""
         first, end = (len(numbers) * place // self.count for place in (self.index, self.index + 1))
         return numbers[first:end]
 
-    def helps_with(self, left: list[int], shards: int) -> list[int]:
-        """Return what is `left` of so many shards in the order in which to help: from the ends of others' runs.
+    def helps_with(self, left: np.ndarray | Sequence[int], shards: int) -> Iterator[int]:
+        """Yield what is `left` (n,) int64, in order, of so many shards in the order in which to help.
 
-        The fullest run comes first, each from its end, since its owner comes from its beginning; workers of
-        different index begin with different runs, so that they seldom want the same.
+        First comes what has the most left before it in its run: the end of the fullest run, whose owner comes from
+        its beginning. Of runs that are as full workers of different index begin with different ones, so that they
+        seldom want the same.
         """
-        runs: dict[int, list[int]] = {}
-        for number in left:
-            runs.setdefault(((number + 1) * self.count - 1) // max(1, shards), []).append(number)
-        order = sorted(runs, key=lambda owner: (-len(runs[owner]), (owner - self.index) % self.count))
-        return [number for owner in order for number in reversed(runs[owner])]
+        left = np.asarray(left)
+        owners = ((left + 1) * self.count - 1) // max(1, shards)
+        before = np.arange(len(left)) - np.searchsorted(owners, owners)
+        order = np.lexsort(((owners - self.index) % self.count, -before))
+        return map(int, left[order])
 
 
 ALONE = Share()

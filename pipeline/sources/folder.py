@@ -189,9 +189,9 @@ class _Walk:
         """Return what a user should know."""
         notes = []
         if self.ignored.count:
-            count = self.ignored.count
+            count, few = self.ignored.count, some(self.ignored.first)
             files = "1 file is no image by its" if count == 1 else f"{count:,} files are no images by their"
-            notes.append(f"{files} extension and left out: {some(self.ignored.first)}")
+            notes.append(f"{files} extension and left out: {few}")
         if self.unentered:
             notes.append(f"linked folders are not entered: {', '.join(self.unentered[:SHOWN])}")
         return notes

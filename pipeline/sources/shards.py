@@ -9,8 +9,8 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ class _Shard:
     """What stands before a key in its id: the split, where shards are named by it."""
     split: int
     samples: dict[str, _Sample]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is said of the samples of all archives so far."""
+
+    labels: LabelNumbers = field(default_factory=LabelNumbers)
+    groups: ColumnBuilder = field(default_factory=ColumnBuilder)
+    splits: "array[int]" = field(default_factory=lambda: array("b"))
+    without_image: Noted[str] = field(default_factory=Noted[str])
 
 
 @dataclass(frozen=True)
@@ -115,52 +125,45 @@ class ShardsSource:
         Raises:
             DataError: if a shard cannot be used, or a sample has no label, two images, or a key that others have.
         """
-        labels, groups = LabelNumbers(), ColumnBuilder()
-        without_image = Noted[str]()
-        splits = array("b")
-        group_field = self.reading.group_by if folder_level(self.reading.group_by) is None else None
-
-        def note(shard: _Shard) -> None:
-            """Take labels and groups, as far as they are wanted, from the small members beside the images."""
-            for key, sample in shard.samples.items():
-                if sample.image is None:
-                    without_image.add(shard.prefix + key)
-            there = {shard.prefix + key: sample for key, sample in shard.samples.items() if sample.image is not None}
-            splits.extend([shard.split] * len(there))
-            if group_field is not None and there:
-                for key, value in _documents(shard.archive, there):
-                    groups.append(_field(shard.archive, key, value, group_field))
-            if not self.reading.unlabelled and there:
-                for label in self._labels(shard.archive, there):
-                    labels.append(label)
-
-        places = self._scan(note)
+        told = _Told()
+        places = self._scan(partial(self._note, told))
         self.__dict__["_places"] = places  # so that the headers are not read once more
-        ids = places.ids
+        ids, without = places.ids, told.without_image
         if not len(ids):
             raise DataError(f"{self.given} has no images in it (looked for {' '.join(EXTENSIONS)})")
-        classes: tuple[str, ...] = ()
-        numbers = np.full(len(ids), UNLABELLED, np.int64)
-        if not self.reading.unlabelled:
-            numbers, classes = labels.numbered()
-        notes: tuple[str, ...] = ()
-        if without_image.count:
-            few = some(without_image.first)
-            notes = (f"{without_image.count:,} keys in the shards have no image and are left out: {few}",)
-        by_folder = folder_level(self.reading.group_by) is not None
+        plain: tuple[np.ndarray, tuple[str, ...]] = np.full(len(ids), UNLABELLED, np.int64), ()
+        labels, classes = plain if self.reading.unlabelled else told.labels.numbered()
+        splits = np.full(len(ids), TRAIN, np.int8) if self.reading.unlabelled else np.array(told.splits, np.int8)
+        said = f"{without.count:,} keys in the shards have no image and are left out: {some(without.first)}"
         return Listing(
             ids,
-            numbers,
-            np.full(len(ids), TRAIN, np.int8) if self.reading.unlabelled else np.array(splits, np.int8),
+            labels,
+            splits,
             classes,
             Stats(len(ids), places.facts),
-            notes,
-            folder_groups(ids, self.reading.group_by)
-            if by_folder
-            else TextColumn.built(groups)
-            if group_field is not None
-            else None,
+            (said,) if without.count else (),
+            TextColumn.built(told.groups) if self._group_field else folder_groups(ids, self.reading.group_by),
         )
+
+    @property
+    def _group_field(self) -> str | None:
+        """The field of KEY.json that names groups, None where none does."""
+        return self.reading.group_by if folder_level(self.reading.group_by) is None else None
+
+    def _note(self, told: _Told, shard: _Shard) -> None:
+        """Take labels and groups, as far as they are wanted, from the small members beside the images."""
+        samples = {shard.prefix + key: sample for key, sample in shard.samples.items()}
+        for sample_id, sample in samples.items():
+            if sample.image is None:
+                told.without_image.add(sample_id)
+        there = {sample_id: sample for sample_id, sample in samples.items() if sample.image is not None}
+        told.splits.extend([shard.split] * len(there))
+        if self._group_field and there:
+            for sample_id, fields in _documents(shard.archive, there):
+                told.groups.append(_field(shard.archive, sample_id, fields, self._group_field))
+        if not self.reading.unlabelled and there:
+            for label in self._labels(shard.archive, there):
+                told.labels.append(label)
 
     @cached_property
     def _places(self) -> _Places:

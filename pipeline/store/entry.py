@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.errors import CacheError
 from pipeline.store.commit import read_json
 from pipeline.store.key import SHORT, FeatureSpace, entry_id
-from pipeline.store.manifest import check_manifest
+from pipeline.store.manifest import MAX_VALUES, check_manifest
 from pipeline.store.samples import SampleTable, read_skipped
 from pipeline.store.shard import ShardRows, read_shard
 from pipeline.store.verified import REPAIR, read_verified
@@ -162,7 +162,7 @@ def open_entry(path: Path) -> Entry:
         CacheError: if there is none, its manifest is damaged, or it is of another version.
     """
     try:
-        manifest = read_json(path / MANIFEST)
+        manifest = read_json(path / MANIFEST, most_values=MAX_VALUES)
     except FileNotFoundError:
         raise CacheError(
             f"no cache entry at {path}: it has no {MANIFEST}", "`pipeline cache ls` shows what there is."

@@ -8,6 +8,10 @@ from pipeline.store.key import SPLITS, FeatureSpace, Recipe, id_bytes
 
 FORMAT = "pipeline-entry"
 FORMAT_VERSION = 1
+MAX_SHARDS = 50_000
+"""Of an entry: 100 million rows of 2,048 a shard."""
+MAX_VALUES = 40 * MAX_SHARDS
+"""In a manifest, which has 36 a shard at most."""
 
 FIELDS: Fields = {
     "id": str,

@@ -316,8 +316,8 @@ UNCHECKED = [
     ),
     Mutant(
         WORK,
-        "        found = self.pinned() or recipe\n",
-        "        found = recipe\n",
+        "        there = self._plan() or body\n",
+        "        there = body\n",
         "the first recipe holds",
         "two_writers",
     ),

@@ -1,5 +1,6 @@
 """Several workers on one extraction, and what may come between: all end the same, with the same bytes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -163,14 +164,13 @@ def test_the_first_to_begin_decides_the_recipe_and_another_engine_is_refused(pho
     assert entry_bytes(Path(made["path"])) == alone
 
 
-def test_a_worker_that_begins_when_all_is_published_reads_no_image(photos, tmp_path):
+def test_a_worker_that_begins_when_all_is_published_computes_nothing(photos, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "photos")
 
     def others_finish(plan):
         """Called when this worker has looked for a finished entry and not begun."""
         assert plan.state == "new"
         pipeline.extract(str(moved), cache_dir=tmp_path / "cache", worker="0/2", **TINY)
-        moved.rename(tmp_path / "gone")  # reading would fail
 
     (late,) = ends(begin(moved, tmp_path / "cache", "1/2", remembered=True, on_plan=others_finish))
     assert (late["rows"], late["computed"], late["reused"], late["skipped"]) == (ROWS, 0, ROWS, 0)
@@ -238,6 +238,52 @@ def test_limits_layers_and_float16_are_shared_alike(photos, tmp_path):
     for ours, theirs in zip(entries[0], entries[1], strict=True):
         assert entry_bytes(ours) == entry_bytes(theirs)
     assert sum(answer["entries"][0]["computed"] for answer in answers) == 12
+
+
+def processes_of(session: int) -> list[str]:
+    """The processes of a session that are not only waited for."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, *fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == session and state not in "ZX":
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are listed from /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_driver_that_is_interrupted_leaves_no_process_and_no_claim(photos, tmp_path, number):
+    options = [
+        "--batch-size",
+        "4",
+        "--shard-rows",
+        "4",
+        "--workers",
+        "1",
+        "--engine",
+        "reference",
+        "--worker-timeout",
+        "1",
+    ]
+    command = ["extract", str(photos), "--backbone", "sleepy_network:network", "--devices", "cpu,cpu", *options]
+    paths = os.pathsep.join(str(folder) for folder in Path(__file__).parents[1:3])
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *command, "--cache-dir", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths, "SLEEPY_SECONDS": "0.5"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    wait_for(lambda: records(tmp_path))
+    os.killpg(child.pid, number)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "interrupted; what is finished is kept" in said
+    assert "Traceback" not in said
+    wait_for(lambda: not processes_of(child.pid))
+    assert list(tmp_path.glob("plans/*/claims/*.json")) == []
 
 
 UNSHARE = ["unshare", "-p", "-f", "--mount-proc", "--kill-child"]

@@ -1,4 +1,4 @@
-"""(workers) What several workers lose to one another: a network that only waits, so that many of them fit a core.
+"""(sharing) What several workers lose to one another: a network that only waits, so that many of them fit a core.
 
 A pass waits as a device would make it wait. Of N workers, `passes · wait / (N · seconds)` is the share of their time
 that they spend so; what is missing is claims, commits, loading, and waiting for the others at the end.
@@ -59,8 +59,8 @@ def worker(root: str, index: int, count: int, rows: int, wait: float) -> Callabl
     return work
 
 
-def measure_workers(
-    *, counts: tuple[int, ...] = (1, 16), shards: int = 20, wait: float = 0.25, on_step: OnStep = silent
+def measure_sharing(
+    *, counts: tuple[int, ...] = (1, 16), shards: int = 8, wait: float = 1.0, on_step: OnStep = silent
 ) -> Claim:
     """Let each number of workers make so many shards each, once; each worker is a process of its own."""
     figures: list[Figure] = []
@@ -81,7 +81,7 @@ def measure_workers(
             figures += _figures(count, [process.answer() for process in processes], wait, ready - began)
     conditions = {"counts": list(counts), "shards": shards, "wait": wait, "batch": BATCH}
     title = f"passes of {wait:g} s · {BATCHES_A_SHARD} a shard · {shards} shards a worker"
-    return Claim("workers", title, tuple(figures), conditions)
+    return Claim("sharing", title, tuple(figures), conditions)
 
 
 def _figures(count: int, answers: list[dict[str, Any]], wait: float, starting: float) -> list[Figure]:
