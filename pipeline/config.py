@@ -32,6 +32,8 @@ class ExtractConfig(_Section):
     weights: str = "DEFAULT"
     layer: str | None = None
     pool: Literal["avg", "max", "cls", "cls+avg", "none"] | None = None
+    views: int = 1
+    augment: str | None = None
     image_size: int | None = None
     mean: tuple[float, ...] | float | None = None
     std: tuple[float, ...] | float | None = None
@@ -81,6 +83,8 @@ class HeadConfig(_Section):
     temperature: float = 0.07
     val_fraction: float = 0.1
     split_seed: int = 0
+    views: int | Literal["all"] = 1
+    augment: str | None = None
     stream: Literal["auto", "always", "never"] = "auto"
     name: str = ""
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.features import Features
 from pipeline.heads.head import Head
 from pipeline.heads.reading import read_head
+from pipeline.heads.rows import Rows as FeatureRows
 from pipeline.heads.rows import logits_of, pick
 from pipeline.intervals import intervals
 from pipeline.metrics import calibration_error, classification_metrics, per_class_metrics
@@ -22,9 +24,11 @@ from pipeline.outcomes import Outcomes, outcomes_of, write_outcomes
 from pipeline.parity import EndToEnd, end_to_end_proof
 from pipeline.progress import OnProgress, ignore
 from pipeline.runs import Run, calibration_of, check_run, find_run, record_evaluation
+from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
 from pipeline.streaming import Stream, open_rows
 from pipeline.touches import log_touch
+from pipeline.views import Views, find_views, rows_by_view
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ class EvaluateResult:
     touch: int | None
     """Number of this evaluation among all of the run on test rows; None of other splits, or where none can be kept."""
     seconds: float
+    tta: dict[str, Any] | None = None
+    """`views` and `augment` of which probabilities were averaged; None where plain images were measured."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -53,6 +59,7 @@ class EvaluateResult:
             "metrics": self.metrics,
             "touch": self.touch,
             "seconds": self.seconds,
+            **({"tta": self.tta} if self.tta is not None else {}),
         }
         return body if self.end_to_end is None else {**body, "end_to_end": self.end_to_end.to_json()}
 
@@ -64,6 +71,8 @@ def evaluate(
     cache: str | Path | None = None,
     source: Any = None,  # noqa: ANN401 - a path or name, or any data set
     end_to_end: bool = False,
+    tta: bool = False,
+    augment: str | None = None,
     stream: Stream = "auto",
     device: str = "auto",
     workers: int | None = None,
@@ -84,6 +93,8 @@ def evaluate(
         cache: another entry of the same feature space to measure on; default the one it was trained on.
         source: where the images are now, for `end_to_end`, or a data set as for `extract`; default where they were.
         end_to_end: decode the split's images again and compare the plain float32 model with the cache.
+        tta: test-time augmentation: average each row's probabilities over all views of it in the cache.
+        augment: whose views; by default those the run was trained on, or else the only ones there are.
         stream: whether features are read from disk a few MB at a time, or all into memory.
         device: where the end-to-end model runs.
         workers: loading processes of the end-to-end pass.
@@ -100,6 +111,7 @@ def evaluate(
     started = time.perf_counter()
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", f"Known: {', '.join(SPLITS)}")
+    _check_asked(tta=tta, augment=augment, end_to_end=end_to_end)
     found = find_run(Path(runs_dir), str(run))
     check_run(found)
     head = read_head(found.path)
@@ -108,13 +120,14 @@ def evaluate(
     check_space(head, features, entry)
     rows = _rows_of(features, split)
     y = labels_by_name(features, head, rows)
+    views = _views(found, entry, augment) if tta else None
     touch = _touch(found, entry.id, len(rows), command) if split == "test" else None
-    logits = logits_of(head, pick(x, rows))
+    logits = averaged(head, rows_by_view(views, rows, stream)) if views else logits_of(head, pick(x, rows))
     _check_finite(found, logits)
     outcomes = outcomes_of(
         logits,
         y,
-        calibration_of(found),
+        calibration_of(found) if views is None else None,  # it was fitted to plain images
         classes=head.classes,
         ids=tuple(features.ids[row] for row in rows.tolist()),
         digests=features.digests[rows],
@@ -131,14 +144,41 @@ def evaluate(
         model = Model(rebuild_backbone(features.space, entry.manifest["backbone"]["weights"]), head, device)
         proof = end_to_end_proof(model, opened, features, rows, logits, y, workers, on_progress)
     seconds = time.perf_counter() - started
-    result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, touch, seconds)
-    name = split if entry.id == found.body["cache"]["id"] else f"{split}-{entry.id}"
+    about = None if views is None else {"views": len(views), "augment": views.augment}
+    result = EvaluateResult(found.id, entry.id, split, len(rows), metrics, proof, touch, seconds, about)
+    name = split if views is None else f"{split}-tta"
+    name += "" if entry.id == found.body["cache"]["id"] else f"-{entry.id}"
     try:
         kept = write_outcomes(found, name, outcomes)
         record_evaluation(found, name, {**result.to_json(), "outcomes": kept})
     except CacheError as error:  # the figures are worth more than their file
         logger.warning("the result is not kept: %s", error.message)
     return result
+
+
+def _check_asked(*, tta: bool, augment: str | None, end_to_end: bool) -> None:
+    if tta and end_to_end:
+        raise UsageError("--tta and --end-to-end", "The proof is about plain images: leave out one of them.")
+    if augment is not None and not tta:
+        raise UsageError("--augment needs --tta: without it plain images are measured")
+
+
+def _views(run: Run, entry: Entry, augment: str | None) -> Views:
+    trained = run.body.get("views")
+    if augment is None and isinstance(trained, dict):
+        augment = str(trained.get("augment"))
+    return find_views(entry, "all", augment)
+
+
+def averaged(head: Head, views: Iterable[FeatureRows]) -> np.ndarray:
+    """Return the log of the mean probability (n, c) over views of the same rows (n, d), as logits.
+
+    The mean of the softmax outputs: Krizhevsky et al., "ImageNet Classification with Deep CNNs" (NIPS 2012), 4.1.
+    """
+    from scipy.special import log_softmax, logsumexp
+
+    each = np.stack([log_softmax(logits_of(head, rows).astype(np.float64), axis=1) for rows in views])
+    return np.asarray(logsumexp(each, axis=0) - np.log(len(each)))
 
 
 def _check_finite(run: Run, logits: np.ndarray) -> None:

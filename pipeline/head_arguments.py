@@ -11,7 +11,7 @@ from pipeline.finetuning.settings import FinetuneSettings
 from pipeline.heads.grid import TRANSFORMS, grid_of
 from pipeline.heads.settings import HeadSettings
 
-ROWS = ("val_fraction", "split_seed", "stream", "name")
+ROWS = ("val_fraction", "split_seed", "views", "augment", "stream", "name")
 """Fields of [head] that are no settings of a head."""
 
 

@@ -1,8 +1,9 @@
 """How a long job reports: one immutable value, handed to a callback."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,27 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+def parts_of(on_progress: OnProgress, totals: Sequence[int]) -> list[OnProgress]:
+    """Return a callback for each part of a job, of so many rows each, that reports how far all of them are."""
+    latest = [Progress(0, total) for total in totals]
+
+    def told(place: int, progress: Progress) -> None:
+        latest[place] = progress
+        on_progress(
+            Progress(
+                sum(part.done for part in latest),
+                sum(totals),
+                sum(part.computed for part in latest),
+                sum(part.reused for part in latest),
+                sum(part.skipped for part in latest),
+                sum(part.elsewhere for part in latest),
+                progress.bottleneck,
+            )
+        )
+
+    return [partial(told, place) for place in range(len(totals))]
 
 
 def ignore(_: Progress) -> None:

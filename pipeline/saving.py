@@ -12,6 +12,7 @@ from pipeline.runs import Run, check_name, save_run
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry
 from pipeline.versions import versions
+from pipeline.views import check_plain
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -43,11 +44,13 @@ def save_head(
         runs_dir: where runs are kept.
 
     Raises:
-        UsageError: if the head is of another form, or of another shape than the entry's features and classes ask for.
+        UsageError: if the entry holds augmented views; or if the head is of another form, or of another shape than the
+            entry's features and classes ask for.
         CacheError: if there is no such entry.
     """
     check_name(name)
     entry = find_entry(Path(cache_dir), str(cache))
+    check_plain(entry)
     found = own_head(head, entry.classes, dict(entry.manifest["space"]), entry.space.sha256, entry.space.row_shape)
     body = {
         **provenance(entry, found, name),

@@ -15,6 +15,7 @@ from pipeline.heads.settings import HeadSettings
 from pipeline.runs import Run, check_name, find_run, group_id, list_runs
 from pipeline.streaming import Stream
 from pipeline.training import TrainPlan, TrainResult, open_training, train_opened
+from pipeline.views import HowMany
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ def train_seeds(
     settings: HeadSettings | None = None,
     val_fraction: float = 0.1,
     split_seed: int = 0,
+    views: HowMany = 1,
+    augment: str | None = None,
     stream: Stream = "auto",
     device: str = "auto",
     name: str = "",
@@ -111,6 +114,8 @@ def train_seeds(
         settings: the recipe of the first.
         val_fraction: the same rows for all.
         split_seed: of that draw.
+        views: as for `train_head`.
+        augment: as for `train_head`.
         stream: as for `train_head`.
         device: where heads are trained.
         name: goes behind each run's number.
@@ -133,7 +138,15 @@ def train_seeds(
     if seeds < 2:
         raise UsageError(f"--seeds must be at least 2, not {seeds}", "One seed is a plain train-head with --seed.")
     replace(first, seed=first.seed + seeds - 1)  # refused now, rather than after the others are trained
-    opened = open_training(cache, val_fraction=val_fraction, split_seed=split_seed, stream=stream, cache_dir=cache_dir)
+    opened = open_training(
+        cache,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        views=views,
+        augment=augment,
+        stream=stream,
+        cache_dir=cache_dir,
+    )
     group, made = secrets.token_hex(8), []
     for number in range(seeds):
         result = train_opened(

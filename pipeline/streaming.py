@@ -191,7 +191,7 @@ def open_features(entry: Entry, stream: Stream = "auto") -> "tuple[Features, Ten
         UsageError: if `stream` is not one of its words, or rows are no vectors.
         CacheError, DataError: as `stream_features` and `read_features`.
     """
-    _check_vectors(entry)
+    check_vectors(entry)
     return open_rows(entry, stream)
 
 
@@ -219,7 +219,7 @@ def features_in_memory(entry: Entry, user: str) -> Features:
         DataError: if they do not fit the free memory.
         CacheError: as `read_features`.
     """
-    _check_vectors(entry)
+    check_vectors(entry)
     if needs_streaming(entry):
         raise DataError(
             f"cache entry {entry.id} has {entry.rows:,} rows x {entry.dim:,} features, too much for the free memory, "
@@ -229,7 +229,12 @@ def features_in_memory(entry: Entry, user: str) -> Features:
     return read_features(entry)
 
 
-def _check_vectors(entry: Entry) -> None:
+def check_vectors(entry: Entry) -> None:
+    """Refuse rows that are no vectors (d,).
+
+    Raises:
+        UsageError: saying what they are.
+    """
     if len(entry.space.row_shape) != 1:
         raise UsageError(
             f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)",

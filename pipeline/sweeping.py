@@ -18,8 +18,9 @@ from pipeline.runs import check_name
 from pipeline.selection import Rows, choose_folds, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.store.commit import write_json
-from pipeline.streaming import Stream, StreamedRows, open_features
+from pipeline.streaming import Stream, StreamedRows
 from pipeline.training import TrainResult, device_for, train_head
+from pipeline.views import HowMany, Views, open_for_training
 
 REPORT_SECONDS = 0.1
 TABLE = "sweep.json"
@@ -113,6 +114,8 @@ class SweepPlan:
     solver: str
     device: str
     streamed: bool
+    views: str
+    """How many of what augmentation; empty where plain images train."""
 
 
 def sweep(
@@ -124,6 +127,8 @@ def sweep(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     refit: bool = False,
+    views: HowMany = 1,
+    augment: str | None = None,
     stream: Stream = "auto",
     device: str = "auto",
     name: str = "",
@@ -147,6 +152,8 @@ def sweep(
         val_fraction: share of train rows held out where the source names no validation split and there are no folds.
         split_seed: seed of that draw, and of folds.
         refit: train the run on validation rows too.
+        views: as for `train_head`.
+        augment: as for `train_head`.
         stream: whether features are read from disk in every pass, or once into memory (`pipeline.streaming`).
         device: where heads are trained.
         name: goes behind the run's number.
@@ -165,14 +172,14 @@ def sweep(
     grid, base = grid_of(grid, settings, changes)
     tried = grid.settings(base)
     entry = find_entry(Path(cache_dir), str(cache))
-    features, x = open_features(entry, stream)
+    features, x, found = open_for_training(entry, views, augment, stream)
     streamed = isinstance(x, StreamedRows)
     parts = _parts(features, folds, val_fraction, split_seed)
     seeds = grid.seeds if base.solver == "minibatch" else (0,)
     heads = len(tried) * len(seeds) * len(parts)
     where = device_for(device, base)
     if on_plan is not None:
-        on_plan(_plan(features, parts, folds, len(tried), heads, base, where.type, streamed=streamed))
+        on_plan(_plan(features, parts, folds, len(tried), heads, base, where.type, found, streamed=streamed))
     placed: FeatureRows = x.to(where)
     problems = [problem_of(features, placed, rows.train, rows.val) for rows in parts]
     trials = _reported(_trials(problems, tried, seeds), heads, on_progress)
@@ -188,6 +195,8 @@ def sweep(
         val_fraction=val_fraction,
         split_seed=split_seed,
         refit=refit or bool(folds),
+        views=views,
+        augment=augment,
         stream="always" if streamed else "never",
         sweep={"settings": len(tried), "heads": heads, "chosen_by": by, "val_accuracy": best.val_accuracy},
         device=device,
@@ -275,6 +284,7 @@ def _plan(
     heads: int,
     base: HeadSettings,
     device: str,
+    views: Views | None,
     *,
     streamed: bool,
 ) -> SweepPlan:
@@ -291,4 +301,5 @@ def _plan(
         base.solver,
         device,
         streamed,
+        "" if views is None else str(views),
     )

@@ -19,14 +19,16 @@ from pipeline.heads.neighbours import NeighboursHead
 from pipeline.heads.rows import logits_of, pick
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.solvers import Problem, Solved, problem_of, solve_head, solver_threads
+from pipeline.heads.viewed import ViewedRows
 from pipeline.metrics import classification_metrics
 from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
 from pipeline.selection import Rows, choose_rows
 from pipeline.store.catalog import find_entry
 from pipeline.store.entry import Entry
-from pipeline.streaming import Stream, StreamedRows, open_features
+from pipeline.streaming import Stream, StreamedRows
 from pipeline.threads import cpu_threads
+from pipeline.views import HowMany, Views, open_for_training
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +56,8 @@ class TrainResult:
     streamed: bool
     """Whether features stayed on disk."""
     seconds: float
+    views: dict[str, Any] | None = None
+    """`count`, `augment` and `entries` of the views that trained; None where plain images did."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields."""
@@ -67,6 +71,7 @@ class TrainResult:
             "solver": self.solver,
             "rows": self.rows,
             "streamed": self.streamed,
+            **({"views": self.views} if self.views is not None else {}),
             "seconds": self.seconds,
         }
 
@@ -86,6 +91,8 @@ class TrainPlan:
     device: str
     threads: int
     streamed: bool
+    views: str
+    """How many of what augmentation; empty where plain images train."""
 
 
 def train_head(
@@ -95,6 +102,8 @@ def train_head(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     refit: bool = False,
+    views: HowMany = 1,
+    augment: str | None = None,
     sweep: dict[str, Any] | None = None,
     stream: Stream = "auto",
     device: str = "auto",
@@ -115,6 +124,9 @@ def train_head(
         split_seed: seed of that draw.
         refit: train on validation rows too, once everything is chosen; there are no validation figures then. The
             temperature is that of one more head of the same settings, trained without rows that are drawn as above.
+        views: train on so many views of each image, or `all` there are: a minibatch head draws one a row and epoch,
+            other solvers take all as rows. Validation rows, and all that is measured, are plain images.
+        augment: of which augmentation, where the entry has views of several.
         sweep: what the run is to say of the sweep that chose its settings, as plain JSON fields.
         stream: whether features are read from disk in every pass, or once into memory (`pipeline.streaming`).
         device: where the head is trained.
@@ -133,7 +145,14 @@ def train_head(
     check_name(name)
     settings = HeadSettings.of(settings, **changes)
     opened = open_training(
-        cache, val_fraction=val_fraction, split_seed=split_seed, refit=refit, stream=stream, cache_dir=cache_dir
+        cache,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        refit=refit,
+        views=views,
+        augment=augment,
+        stream=stream,
+        cache_dir=cache_dir,
     )
     return train_opened(
         opened,
@@ -155,10 +174,12 @@ class Opened:
 
     entry: Entry
     features: Features
-    x: "torch.Tensor | StreamedRows"
+    x: "torch.Tensor | StreamedRows | ViewedRows"
     rows: Rows
     held_out: Rows
     """The same where there are validation rows; of a refit, the rows of the head that its temperature comes from."""
+    views: Views | None = None
+    """The entries of the views that train; None where plain images do."""
 
 
 def open_training(
@@ -167,15 +188,17 @@ def open_training(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     refit: bool = False,
+    views: HowMany = 1,
+    augment: str | None = None,
     stream: Stream = "auto",
     cache_dir: str | Path = "cache",
 ) -> Opened:
     """Read an entry and choose its rows, as `train_head` does."""
     entry = find_entry(Path(cache_dir), str(cache))
-    features, x = open_features(entry, stream)
+    features, x, found = open_for_training(entry, views, augment, stream)
     held_out = choose_rows(features, val_fraction=val_fraction, split_seed=split_seed)
     rows = choose_rows(features, refit=True) if refit else held_out
-    return Opened(entry, features, x, rows, held_out)
+    return Opened(entry, features, x, rows, held_out, found)
 
 
 def train_opened(
@@ -198,7 +221,7 @@ def train_opened(
     where = device_for(device, settings)
     threads = solver_threads(settings, len(rows.train), features.x.shape[1], len(features.classes))
     if on_plan is not None:
-        on_plan(_plan(features, rows, settings, where.type, threads, streamed=streamed))
+        on_plan(_plan(opened, settings, where.type, threads))
     problem: Problem[Any] = problem_of(features, x.to(where), rows.train, rows.val)
     with cpu_threads(threads):
         solved = solve_head(problem, settings, on_epoch)
@@ -220,6 +243,7 @@ def train_opened(
         "device": where.type,
         "threads": threads,
         "streamed": streamed,
+        **({"views": opened.views.to_json()} if opened.views is not None else {}),
         "epochs": [epoch.to_json() for epoch in solved.epochs],
         "metrics": metrics,
         "seconds": seconds,
@@ -237,6 +261,7 @@ def train_opened(
         counts,
         streamed,
         seconds,
+        opened.views.to_json() if opened.views is not None else None,
     )
 
 
@@ -285,9 +310,8 @@ def device_for(asked: str, settings: HeadSettings) -> "torch.device":
     return resolve_device("cpu")
 
 
-def _plan(
-    features: Features, rows: Rows, settings: HeadSettings, device: str, threads: int, *, streamed: bool
-) -> TrainPlan:
+def _plan(opened: Opened, settings: HeadSettings, device: str, threads: int) -> TrainPlan:
+    features, rows, views = opened.features, opened.rows, opened.views
     rule = "named by the source" if rows.rule is None else "drawn from train by content hash"
     return TrainPlan(
         features.cache,
@@ -300,5 +324,6 @@ def _plan(
         settings,
         device,
         threads,
-        streamed,
+        isinstance(opened.x, StreamedRows),
+        "" if views is None else str(views),
     )

@@ -27,7 +27,10 @@ ROWS = 20
 
 
 def make_rows(seeds: Sequence[int], bad: Collection[int] = (), space: FeatureSpace = SPACE) -> ShardRows:
-    """One row an image seed: equal seeds are equal images with equal features. `bad` are places, not seeds."""
+    """One row an image seed: equal seeds are equal images with equal features. `bad` are places, not seeds.
+
+    Views of an image have other features.
+    """
     features = np.zeros((len(seeds), *space.row_shape), space.store_dtype)
     digests = np.zeros((len(seeds), 32), np.uint8)
     status = np.zeros(len(seeds), np.uint8)
@@ -36,7 +39,7 @@ def make_rows(seeds: Sequence[int], bad: Collection[int] = (), space: FeatureSpa
         if place in bad:
             status[place] = 1
         else:
-            features[place] = np.random.default_rng(seed).normal(size=space.row_shape)
+            features[place] = np.random.default_rng(seed + 10**6 * space.view[1]).normal(size=space.row_shape)
     return ShardRows(features, digests, status)
 
 

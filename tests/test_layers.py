@@ -18,7 +18,7 @@ HOUSE = [
     {"extraction"},
     {"launch"},
     {"heads"},
-    {"metrics", "selection", "runs", "model", "origin", "subsets", "extrapolation", "findings"},
+    {"metrics", "selection", "runs", "model", "origin", "subsets", "extrapolation", "findings", "views"},
     {"fusion", "binding", "saving", "outcomes", "touches", "parity"},
     {"intervals"},
     {"training", "finetuning", "evaluation", "judge", "verification", "prediction", "artifacts", "paired"},

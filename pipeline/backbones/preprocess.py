@@ -6,11 +6,13 @@ evaluation transforms (crop modes center, squash and border) on Pillow images, b
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
+
+from pipeline.backbones.augment import View
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -41,6 +43,8 @@ class Preprocess:
     """`shortest`: the shorter side is resized, the other keeps the ratio, rounded down; borders are zeros.
     `squash`: both sides are, whatever the ratio. `border`: the longer side is, the other keeps the ratio, rounded;
     borders have the mean's colour, so that nothing of the image is lost."""
+    view: View | None = None
+    """Which augmented view of the image the network sees; None for the plain one."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -56,12 +60,14 @@ class Preprocess:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields, those that are not a choice included; `mode` only if it is not the usual one.
 
-        The names of spaces that are older than `mode` must not change.
+        The names of spaces that are older than `mode` and `augment` must not change.
         """
-        fields = asdict(self)
+        value = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "view"}
         if self.mode == SHORTEST:
-            del fields["mode"]
-        return {**fields, "mean": list(self.mean), "std": list(self.std), "colour": "RGB", "decoder": "pillow"}
+            del value["mode"]
+        if self.view is not None:
+            value["augment"] = self.view.to_json()
+        return {**value, "mean": list(self.mean), "std": list(self.std), "colour": "RGB", "decoder": "pillow"}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -71,10 +77,12 @@ class Preprocess:
             ValueError: if they are not those of this version.
         """
         names = ("resize", "crop", "interpolation", "mean", "std", "colour", "decoder")
-        if set(value) - {"mode"} != set(names):
+        if set(value) - {"mode", "augment"} != set(names):
             raise ValueError(f"preprocess with fields {sorted(value)}, expected {sorted(names)}")
         mean, std = tuple(value["mean"]), tuple(value["std"])
-        made = cls(value["resize"], value["crop"], value["interpolation"], mean, std, value.get("mode", SHORTEST))
+        view = View.from_json(value["augment"]) if "augment" in value else None
+        mode = value.get("mode", SHORTEST)
+        made = cls(value["resize"], value["crop"], value["interpolation"], mean, std, mode, view)
         if made.to_json() != value:
             raise ValueError(f"preprocess {value} is none that this version knows")
         return made
@@ -91,28 +99,43 @@ class Preprocess:
                 changes[name] = value * GREY if len(value) == 1 else value
         return replace(self, **changes)
 
-    def pixels(self, image: Image.Image) -> np.ndarray:
-        """Return what the network sees of an RGB image: uint8 (crop, crop, 3).
+    def pixels(self, image: Image.Image, digest: bytes = b"") -> np.ndarray:
+        """Return what the network sees of an RGB image: uint8 (crop, crop, 3). A view depends on the image's digest.
 
         Raises:
             ValueError: if the image is so thin that resizing its shorter side makes it enormous.
         """
         size = self.resized_size(*image.size)
+        if size != image.size and size[0] * size[1] > MAX_RESIZED_PIXELS:
+            said = f"{image.width} x {image.height} pixels would become {size[0]} x {size[1]}"
+            raise ValueError(f"{said}: too long and thin")
+        if self.view is None:
+            return self._plain(image)
+        return np.asarray(self.view(image, digest, self._plain_image, self.crop, self.interpolation))
+
+    def prepare(self) -> None:
+        """Import what views need, which `pixels` would otherwise do when it makes the first."""
+        if self.view is not None:
+            self.view.prepare(self.crop, self.interpolation)
+
+    def _plain_image(self, image: Image.Image) -> Image.Image:
+        return Image.fromarray(self._plain(image))
+
+    def _plain(self, image: Image.Image) -> np.ndarray:
+        size = self.resized_size(*image.size)
         if size != image.size:
-            if size[0] * size[1] > MAX_RESIZED_PIXELS:
-                said = f"{image.width} x {image.height} pixels would become {size[0]} x {size[1]}"
-                raise ValueError(f"{said}: too long and thin")
             image = image.resize(size, INTERPOLATIONS[self.interpolation])
         return self._central(np.asarray(image))
 
     def may_wait(self, width: int, height: int, side: int) -> bool:
         """Tell whether an image may be resized later: it is to be, and fits `side` x `side` before and after.
 
-        What is smaller than the crop even then gets borders, and is left to `pixels`.
+        What is smaller than the crop even then gets borders, and is left to `pixels`; so is a view.
         """
         wide, high = self.resized_size(width, height)
         return (
-            (wide, high) != (width, height)
+            self.view is None
+            and (wide, high) != (width, height)
             and max(width, height) <= side
             and min(wide, high) >= self.crop
             and wide * high <= side * side

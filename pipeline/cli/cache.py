@@ -73,7 +73,7 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
             size(d["bytes"]),
             str(d["space"])[:8],
             ago(float(d["last_used"])).removesuffix(" ago"),
-            Path(str(d["source"])).name,
+            Path(str(d["source"])).name + (f" · view {d['view']}" if d["view"] else ""),
         )
         for d in documents
     ]
@@ -89,7 +89,8 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
     for item in unfinished:
         screen.note(f"not finished: {item['source']} with {item['backbone']}, {item['shards_done']} shards done")
     if entries:
-        screen.next_step(after_entry(entries[-1], cache_dir))
+        last = next((entry for entry in reversed(entries) if not entry.space.view[1]), entries[-1])
+        screen.next_step(after_entry(last, cache_dir))
 
 
 def _fits(pattern: str | None, text: str) -> bool:
@@ -98,6 +99,7 @@ def _fits(pattern: str | None, text: str) -> bool:
 
 def _summary(entry: Entry) -> dict[str, Any]:
     manifest = entry.manifest
+    augment, view = entry.space.view
     return {
         "cache": entry.id,
         "path": str(entry.path),
@@ -105,6 +107,8 @@ def _summary(entry: Entry) -> dict[str, Any]:
         "backbone": manifest["backbone"]["name"],
         "weights": manifest["backbone"]["weights"],
         "space": manifest["space_sha256"],
+        "view": view,
+        "augment": augment,
         "rows": entry.rows,
         "dim": entry.dim,
         "classes": len(entry.classes),
@@ -139,6 +143,7 @@ def info_command(screen: Screen, cache: str, cache_dir: Path) -> None:
     manifest, summary = entry.manifest, _summary(entry)
     splits = ", ".join(f"{name} {number:,}" for name, number in entry.manifest["splits"].items())
     rule = manifest["split_rule"]
+    plain_space = entry.space.of_view("", 0)
     some = ", ".join(entry.classes[:8]) + (", …" if len(entry.classes) > 8 else "")
     lines = {
         "cache": f"{entry.id} · {entry.path} · {manifest['created']} · used {ago(summary['last_used'])}",
@@ -148,7 +153,8 @@ def info_command(screen: Screen, cache: str, cache_dir: Path) -> None:
         "backbone": f"{summary['backbone']} · weights {summary['weights']} · {entry.space.layer} · "
         f"{summary['dim']:,} features",
         "space": summary["space"],
-        "images": ", ".join(f"{name} {value}" for name, value in entry.space.preprocess.items()),
+        "images": ", ".join(f"{name} {value}" for name, value in plain_space.preprocess.items())
+        + (f" · view {summary['view']} of {summary['augment']}" if summary["view"] else ""),
         "recipe": ", ".join(f"{name} {value}" for name, value in manifest["recipe"].items()),
         "size": f"{size(summary['bytes'])} in {count(len(entry.shards), 'shard')}, stored as {entry.space.store_dtype}",
         "skipped": str(summary["skipped"]) + (f" · see {entry.path}/skipped.csv" if summary["skipped"] else ""),

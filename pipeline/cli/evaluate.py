@@ -22,6 +22,8 @@ from pipeline.errors import UsageError
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--cache", help="Another entry of the same feature space to measure on.")
 @click.option("--end-to-end", is_flag=True, help="Decode the images again and compare the plain model with the cache.")
+@click.option("--tta", is_flag=True, help="Average probabilities over all views of each row (extract --views).")
+@click.option("--augment", metavar="STEPS", help="Of --tta, where there are several augmentations.")
 @click.option("--seeds", is_flag=True, help="Measure all runs that were trained with RUN by train-head --seeds.")
 @images_options
 @stream_option
@@ -44,6 +46,7 @@ def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **option
       pipeline evaluate 0001 --end-to-end
       pipeline evaluate 0001 --seeds
       pipeline evaluate 0001 --cache 77c0 --split train
+      pipeline evaluate 0001 --tta
     """
     from pipeline.cli.show import show_evaluated
     from pipeline.cli.show_evaluation import show_details, show_seeds_evaluated
@@ -67,5 +70,5 @@ def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **option
     show_details(screen, result)
     if end_to_end:
         screen.next_step(f"pipeline report {result.run}{where}", f"pipeline predict {result.run}{where} IMAGES")
-    else:
+    elif result.tta is None:
         screen.next_step(f"pipeline evaluate {result.run}{where} --end-to-end", f"pipeline report {result.run}{where}")

@@ -25,6 +25,30 @@ def validation_options(command: F) -> F:
     return number("--val-fraction", 0.1, "Share of train held out where the source names no val split.")(command)
 
 
+class HowManyViews(click.ParamType[int | str]):
+    """A number of views, or all."""
+
+    name = "views"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:  # noqa: ANN401 - as click has it
+        """Parse `4` or `all`."""
+        number = str(value)
+        if number != "all" and (not number.isdecimal() or int(number) < 1):
+            self.fail(f"{value!r} is no number of views like 4, and not all", param, ctx)
+        return "all" if number == "all" else int(number)
+
+
+def views_options(command: F) -> F:
+    """Add --views and --augment."""
+    command = click.option("--augment", metavar="STEPS", help="Of --views, where there are several augmentations.")(
+        command
+    )
+    text = "Train on so many views of each image, or all (extract --views makes them)."
+    return click.option("--views", type=HowManyViews(), metavar="K|all", default=1, show_default=True, help=text)(
+        command
+    )
+
+
 def given_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given, so that those of another solver can be told from defaults."""
     return {key: value for key, value in options.items() if ctx.get_parameter_source(key) != ParameterSource.DEFAULT}

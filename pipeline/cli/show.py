@@ -24,8 +24,8 @@ def on_screen(screen: Screen, show: Callable[[Screen, T], None]) -> Callable[[T]
     return shown
 
 
-def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
-    """Show what an extraction is about to do; of the layers after the first only what differs."""
+def show_plan(screen: Screen, plan: Plan, *, first: bool = True, layers: int = 1) -> None:
+    """Show what an extraction is about to do; of the layers and views after the first only what differs."""
     splits = ", ".join(f"{name} {number:,}" for name, number in plan.splits.items())
     process = plan.preprocess
     mean, std = (",".join(f"{value:g}" for value in process[key]) for key in ("mean", "std"))
@@ -45,6 +45,11 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True) -> None:
     if plan.finetune is not None:
         cache["finetune"] = plan.finetune.text
     workers = {"workers": plan.made_by} if plan.made_by else {}
+    view = process.get("augment")
+    if view is not None:
+        each = f"{layer} · " if layers > 1 else ""
+        screen.facts({f"view {view['view']}": f"{each}{view['steps']} · {cache['cache']}"})
+        return
     if not first:
         screen.facts({"layer": layer, **cache})
         return
@@ -122,7 +127,8 @@ def show_train_plan(screen: Screen, plan: TrainPlan, rows: Growing | None = None
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
             f"{count(plan.classes, 'class')}{' · streamed from disk' if plan.streamed else ''}",
-            "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})",
+            "rows": f"train {plan.train:,} · val {plan.val:,} ({plan.val_rule})"
+            + (f" · {plan.views}" if plan.views else ""),
             "head": f"{_recipe(plan.settings, seeds)} · {plan.device}",
         }
     )
@@ -228,8 +234,9 @@ def _found(result: TrainResult) -> str:
 def show_evaluated(screen: Screen, result: EvaluateResult) -> None:
     """Show metrics, and the end-to-end comparison where there is one."""
     m = result.metrics
+    measured = f"[bold]{result.split}[/bold]  {count(result.n, 'image')}"
     lines = [
-        f"[bold]{result.split}[/bold]  {count(result.n, 'image')} · accuracy [bold]{interval(m)}[/bold] · "
+        f"{measured}{_averaged(result)} · accuracy [bold]{interval(m)}[/bold] · "
         f"balanced {percent(m['balanced_accuracy'])} · top-5 {percent(m['top5_accuracy'])} · "
         f"macro-F1 {percent(m['macro_f1'])} · NLL {m['nll']:.4f} · ECE {m['ece']:.4f}"
     ]
@@ -247,6 +254,10 @@ def show_evaluated(screen: Screen, result: EvaluateResult) -> None:
             f"{e.images_per_second:,.0f} img/s · {verdict}"
         )
     screen.result(result.to_json(), *lines, brief=f"{m['accuracy']:.4f}")
+
+
+def _averaged(result: EvaluateResult) -> str:
+    return "" if result.tta is None else f" · mean of {result.tta['views']} views ({result.tta['augment']})"
 
 
 def interval(metrics: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ def after_features(cache: str, cache_dir: Path, *, labelled: bool, tunes: bool |
 def after_entry(entry: Entry, cache_dir: Path) -> str:
     """Return the same for an entry that is there; whether fine-tuning can start within its network `finetune` finds."""
     tunes = None if len(entry.space.row_shape) == 1 else entry.space.pool == "none"
-    return after_features(entry.id, cache_dir, labelled=bool(entry.classes), tunes=tunes)
+    plain = entry.id_in(entry.space.of_view("", 0))  # of a view that of the images themselves
+    return after_features(plain, cache_dir, labelled=bool(entry.classes), tunes=tunes)
 
 
 def cache_dir_words(cache_dir: Path) -> str:

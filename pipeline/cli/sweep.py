@@ -6,7 +6,16 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
-from pipeline.cli.recipe_options import Names, Values, choice, given_options, list_option, number, validation_options
+from pipeline.cli.recipe_options import (
+    Names,
+    Values,
+    choice,
+    given_options,
+    list_option,
+    number,
+    validation_options,
+    views_options,
+)
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
@@ -60,6 +69,7 @@ class Seeds(click.ParamType[tuple[int, ...]]):
 @click.option("--folds", type=int, default=0, help="Choose by cross-validation with so many folds.  [default: none]")
 @validation_options
 @click.option("--refit", is_flag=True, help="Train the chosen head on validation rows too; with --folds it always is.")
+@views_options
 @stream_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="All settings as .csv or .json.")
 @device_option

@@ -21,7 +21,8 @@ def show_sweep_plan(screen: Screen, plan: SweepPlan) -> None:
         {
             "cache": f"{plan.cache} verified · {plan.backbone} · {plan.dim:,} features · "
             f"{count(plan.classes, 'class')}{' · streamed from disk' if plan.streamed else ''}",
-            "rows": f"train {plan.train:,} · chosen on {chosen} · test never looked at",
+            "rows": f"train {plan.train:,} · chosen on {chosen} · test never looked at"
+            + (f" · {plan.views}" if plan.views else ""),
             "heads": f"{count(plan.heads, 'head')} of {count(plan.settings, 'setting')} · {plan.solver} · "
             f"{plan.device}",
         }

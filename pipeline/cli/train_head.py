@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
-from pipeline.cli.recipe_options import choice, given_options, number, validation_options
+from pipeline.cli.recipe_options import choice, given_options, number, validation_options, views_options
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
@@ -36,6 +36,7 @@ from pipeline.console import Screen
 @click.option("--C", "C", type=float, help="Of exact, as in scikit-learn: l2 = 1 / (C n).  [default: 1]")
 @number("--k", 20, "Neighbours of --solver knn.")
 @number("--temperature", 0.07, "Of their votes, exp(cosine / temperature).")
+@views_options
 @validation_options
 @stream_option
 @device_option
@@ -66,6 +67,7 @@ def command(
       pipeline train-head 3f9a --solver ridge                             closed form, l2 by validation rows
       pipeline train-head 3f9a --seeds 5                                  how much is luck
       pipeline train-head 3f9a --hidden 512 --dropout 0.5 --early-stopping 3
+      pipeline train-head 3f9a --views all --epochs 20                    a random view a row and epoch
     """
     from pipeline.cli.show import epoch_line, on_screen, show_train_plan, show_trained
     from pipeline.cli.show_evaluation import show_seeds_trained

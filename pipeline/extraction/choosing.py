@@ -85,8 +85,10 @@ def _give(jobs: Sequence[Job], name: str, why: str, tried: Tried | None) -> None
             job.look_again()  # rows of the same recipe come first
         job.engine_why = why
         job.images_per_second = tried.images_per_second if tried is not None else None
-    if tried is not None and len(jobs) == 1:
-        jobs[0].__dict__["engine"] = tried.engine  # which has been started
+    started = tried.engine if tried is not None and len({job.graphs for job in jobs}) == 1 else None
+    engines = jobs[0].engines
+    for key in [key for key, engine in engines.items() if engine is not started]:
+        del engines[key]
 
 
 def _rate(job: Job, engine: CheckedEngine, rows: int) -> float:

@@ -1,6 +1,7 @@
 """What is to be done: the listing, the backbone's space, the pinned recipe, and what is known already."""
 
 import logging
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,8 @@ class Job:
     """Why this engine, for people."""
     images_per_second: float | None = None
     """Of the engine's bare forward pass, if it was measured."""
+    engines: dict[tuple[Hashable, ...], CheckedEngine] = field(default_factory=dict)
+    """Those started already, which the jobs of other views of the same images share."""
 
     @property
     def shards(self) -> int:
@@ -141,7 +144,7 @@ class Job:
         Raises:
             CacheError: as `pinned_engine`.
         """
-        return self.pinned_engine(self.backbone.network, self.space.sha256)
+        return self.pinned_engine(self.backbone.network, self.graphs)
 
     def pinned_engine(self, network: "nn.Module", graphs: str) -> CheckedEngine:
         """Return the engine of the recipe for a network, whose graphs are kept under a name of their own.
@@ -154,18 +157,26 @@ class Job:
 
     def make_engine(self, name: str) -> CheckedEngine:
         """Return an engine for this backbone, on the recipe's device and in the dtype asked for."""
-        return self._checked(name, self.backbone.network, self.space.sha256)
+        return self._checked(name, self.backbone.network, self.graphs)
+
+    @property
+    def graphs(self) -> str:
+        """What the network's graphs are kept under: the same for all views of an image."""
+        return self.space.of_view("", 0).sha256
 
     def _checked(self, name: str, network: "nn.Module", graphs: str) -> CheckedEngine:
-        return checked_engine(
-            name,
-            network,
-            self.backbone.preprocess,
-            self.device,
-            dtype=self.space.dtype,
-            threads=self.recipe.threads,
-            graphs=GraphFolder(self.root, graphs),
-        )
+        key = (name, graphs, str(self.device), self.recipe.threads, self.recipe.batch_size)
+        if key not in self.engines:
+            self.engines[key] = checked_engine(
+                name,
+                network,
+                self.backbone.preprocess,
+                self.device,
+                dtype=self.space.dtype,
+                threads=self.recipe.threads,
+                graphs=GraphFolder(self.root, graphs),
+            )
+        return self.engines[key]
 
     def set_batch_size(self, batch_size: int) -> None:
         """Take another batch size; shards still end with a batch. Only before the recipe is pinned."""
@@ -173,6 +184,7 @@ class Job:
         if batch_size != self.recipe.batch_size:
             self.recipe = replace(self.recipe, batch_size=batch_size, shard_rows=rows)
             self.__dict__.pop("engine", None)
+            self.engines.clear()
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Return float32 features (b, *row_shape) of uint8 images (b, h, w, 3)."""

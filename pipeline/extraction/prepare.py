@@ -37,7 +37,8 @@ def prepare(
     """List the source and find out what is known already; nothing is computed or written.
 
     `join` says that another process began this work: with `restart` it is not thrown away once more.
-    `beside` is another layer's job in the same pass: its listing is used, and what either learns of files both know.
+    `beside` is the job of another layer or view of the same images: its listing is used, and what either learns of
+    files both know.
 
     Raises:
         UsageError, DataError, CacheError: as the command line says them.
@@ -67,6 +68,8 @@ def prepare(
     job = Job(
         root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
     )
+    if beside is not None:
+        job.engines = beside.engines
     _ = job.resizing  # what it does not know is refused before any work
     for record in work.each_record():
         job.learn(record)

@@ -68,7 +68,7 @@ def recompute_rows(
         where,
         dtype=entry.space.dtype,
         threads=recipe.threads,
-        graphs=GraphFolder(entry.path.parent, entry.space.sha256),
+        graphs=GraphFolder(entry.path.parent, entry.space.of_view("", 0).sha256),
     )
     features = np.zeros((len(rows), *entry.space.row_shape), entry.space.store_dtype)
     batches = reread(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.backbones.preprocess import Preprocess
 from pipeline.extraction.deviation import CheckedEngine
 from pipeline.store.key import Recipe
 
@@ -70,10 +71,10 @@ def key_of(job: "Job") -> str:
 
 
 def share(jobs: "Sequence[Job]") -> "list[list[Job]]":
-    """Let jobs of one recipe, whose shards have the same rows, share a pass; return them so grouped."""
-    groups: dict[Recipe, list[Job]] = {}
+    """Let jobs of one recipe, whose shards have the same rows, share a pass over one view; return them so grouped."""
+    groups: dict[tuple[Recipe, Preprocess], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.recipe, []).append(job)
+        groups.setdefault((job.recipe, job.backbone.preprocess), []).append(job)
     for group in groups.values():
         shared = SharedPass()
         for job in group:
@@ -94,4 +95,4 @@ def _joint_engine(jobs: "list[Job]") -> CheckedEngine:
     from pipeline.backbones.backbone import together
 
     first = jobs[0]
-    return first.pinned_engine(together([job.backbone for job in jobs]), " ".join(job.space.sha256 for job in jobs))
+    return first.pinned_engine(together([job.backbone for job in jobs]), " ".join(job.graphs for job in jobs))

@@ -1,4 +1,4 @@
-"""The rows of an epoch in random order, block by block: from memory, or from a stream."""
+"""The rows of an epoch in random order, block by block: from memory, with views or without, or from a stream."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +10,7 @@ from pipeline.heads.balance import BalancedRows
 from pipeline.heads.blocks import Blocks
 from pipeline.heads.rows import Rows
 from pipeline.heads.settings import HeadSettings
+from pipeline.heads.viewed import ViewedRows, views_generator
 from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def epochs_over(x: Rows, y: "Tensor", train: np.ndarray, settings: HeadSettings)
     """
     import torch
 
+    if isinstance(x, ViewedRows):
+        return _Viewed(x, y, train, settings)
     if not isinstance(x, StreamedRows):
         assert isinstance(x, torch.Tensor)
         return _InMemory(x, y, train, settings)
@@ -56,11 +59,30 @@ class _InMemory:
         self.blocks = Blocks(x, y, settings.batch_size)
 
     def __call__(self, generator: "Generator") -> "Iterator[tuple[Tensor, Tensor]]":
+        return self.blocks(self.order(generator))
+
+    def order(self, generator: "Generator") -> "Tensor":
+        """Return the rows (m,) of an epoch."""
         import torch
 
         if self.balanced is not None:
-            return self.blocks(self.balanced.draw(generator).to(self.train.device))
-        return self.blocks(self.train[torch.randperm(len(self.train), generator=generator).to(self.train.device)])
+            return self.balanced.draw(generator).to(self.train.device)
+        return self.train[torch.randperm(len(self.train), generator=generator).to(self.train.device)]
+
+
+class _Viewed:
+    """The same rows in the same order, each in one of its views."""
+
+    def __init__(self, x: ViewedRows, y: "Tensor", train: np.ndarray, settings: HeadSettings) -> None:
+        self.x, self.rows = x, _InMemory(x.every, x.labels(y), train, settings)
+        self.generator = views_generator(settings.seed)
+
+    def __call__(self, generator: "Generator") -> "Iterator[tuple[Tensor, Tensor]]":
+        import torch
+
+        order = self.rows.order(generator)
+        views = torch.randint(self.x.count, (len(order),), generator=self.generator)
+        return self.rows.blocks(self.x.places(order, views.to(order.device)))
 
 
 class _Streamed:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from pipeline.heads.head import CHUNK_ROWS, Head
+from pipeline.heads.viewed import ViewedRows
 from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ CHUNK_MAPS = 256
 
 
 def pick(x: R, rows: np.ndarray) -> R:
-    """Return some rows (m,); of a stream their positions must rise. No copy where these are all, in order."""
+    """Return some rows (m,), of views the plain ones; of a stream their positions must rise.
+
+    No copy where these are all, in order.
+    """
     import torch
 
     if len(rows) == len(x) and bool((np.diff(rows) > 0).all()):
@@ -45,6 +49,8 @@ def pick(x: R, rows: np.ndarray) -> R:
     found: Any
     if isinstance(x, StreamedRows):
         found = x.select(rows)
+    elif isinstance(x, ViewedRows):
+        found = x.plain.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)).to(x.device))
     else:
         assert isinstance(x, torch.Tensor)
         found = x.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)).to(x.device))
@@ -58,6 +64,7 @@ def chunks(x: Rows, y: "Tensor", rows: "Tensor", size: int = CHUNK_ROWS) -> "Ite
         return
     import torch
 
+    x = x.plain if isinstance(x, ViewedRows) else x
     assert isinstance(x, torch.Tensor)
     for part in rows.split(size):
         yield x.index_select(0, part), y.index_select(0, part)

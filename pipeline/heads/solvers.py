@@ -22,6 +22,7 @@ from pipeline.heads.ridge import ridge_path
 from pipeline.heads.rows import Rows, pick, scores_of
 from pipeline.heads.settings import HeadSettings
 from pipeline.heads.transform import Transform, fit_transform
+from pipeline.heads.viewed import ViewedRows
 from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class Problem(Generic[R]):
         """Return features and labels of some rows; no copy where these are all."""
         return pick(self.x, which), pick(self.y, which)
 
+    def train_rows(self) -> "tuple[Rows, Tensor]":
+        """Return features and labels of the rows that train, in all their views."""
+        if isinstance(self.x, ViewedRows):
+            return self.x.all_views(self.train, self.y)
+        return self.rows(self.train)
+
 
 def problem_of(features: Features, x: T, train: np.ndarray, val: np.ndarray) -> Problem[T]:
     """Take labels, and what a head is bound to, from where features `x` (n, d), on their device, come from."""
@@ -90,9 +97,7 @@ def solve_head(problem: Problem[Rows], settings: HeadSettings, on_epoch: OnEpoch
     """
     transform = Transform()
     if settings.standardize or settings.l2_norm:
-        transform = fit_transform(
-            problem.rows(problem.train)[0], l2_norm=settings.l2_norm, standardize=settings.standardize
-        )
+        transform = fit_transform(problem.train_rows()[0], l2_norm=settings.l2_norm, standardize=settings.standardize)
     seen = replace(problem, x=transform.apply(problem.x))
     if settings.solver == "minibatch":
         return _minibatch(seen, transform, settings, on_epoch)
@@ -145,7 +150,7 @@ def _minibatch(
 
 
 def _exact(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
-    x, y = problem.rows(problem.train)
+    x, y = problem.train_rows()
     l2 = regularisation(settings, len(y))
     optimum = solve_logistic(x, y, len(problem.classes), l2, row_weights(y, problem, settings))
     facts = {
@@ -160,7 +165,7 @@ def _exact(problem: Problem[Rows], transform: Transform, settings: HeadSettings)
 
 
 def _ridge(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
-    x, y = problem.rows(problem.train)
+    x, y = problem.train_rows()
     if settings.l2 is None and not len(problem.val):
         raise UsageError(
             "ridge chooses --l2 on validation rows, and there are none", "Give --l2 VALUE, or a --val-fraction."
@@ -182,7 +187,12 @@ def _ridge(problem: Problem[Rows], transform: Transform, settings: HeadSettings)
 def _knn(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
     import torch
 
-    x, y = problem.rows(problem.train)
+    if isinstance(problem.x, ViewedRows):
+        raise UsageError(
+            "--solver knn does not go with --views: the nearest rows would be views of a few images",
+            "Leave out --views, or take another solver.",
+        )
+    x, y = problem.train_rows()
     if isinstance(x, StreamedRows):
         raise UsageError(
             "--solver knn keeps all train rows, and the features do not fit into memory",
@@ -195,7 +205,7 @@ def _knn(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -
 
 
 def _centroid(problem: Problem[Rows], transform: Transform, settings: HeadSettings) -> Solved:
-    weight, bias = fit_centroids(*problem.rows(problem.train), problem.classes)
+    weight, bias = fit_centroids(*problem.train_rows(), problem.classes)
     head, scale = _scaled(problem, transform, weight, bias)
     return Solved(head, settings, [], scale)
 
@@ -214,7 +224,7 @@ def _scaled(
 ) -> tuple[LinearHead, dict[str, Any]]:
     """Return the head whose logits are these scores times one number: the best on validation, else train, rows."""
     rows = "val" if len(problem.val) else "train"
-    x, y = problem.rows(problem.val if rows == "val" else problem.train)
+    x, y = problem.rows(problem.val) if rows == "val" else problem.train_rows()
     scale = best_scale(scores_of(x, weight, bias), y)
     weight, bias = (scale * weight).float().cpu().contiguous(), (scale * bias).float().cpu()
     return LinearHead(weight, bias, **problem.bound(transform)), {"scale": scale, "scaled_on": rows}

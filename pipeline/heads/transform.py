@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.heads.head import CHUNK_ROWS
 from pipeline.heads.rows import R, Rows
+from pipeline.heads.viewed import ViewedRows
 from pipeline.streaming import StreamedRows
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ class Transform:
         """Return transformed features (n, d) float32; `x` itself where there is nothing to do."""
         if self.nothing:
             return x
-        found: Any = x.mapped(self._in_memory) if isinstance(x, StreamedRows) else self._in_memory(x)
+        found: Any = x.mapped(self._in_memory) if isinstance(x, StreamedRows | ViewedRows) else self._in_memory(x)
         return found  # type: ignore[no-any-return]
 
-    def _in_memory(self, x: Any) -> "Tensor":  # noqa: ANN401 - a tensor: all that is no stream
+    def _in_memory(self, x: Any) -> "Tensor":  # noqa: ANN401 - a tensor
         import torch
         from torch import nn
 

@@ -63,7 +63,7 @@ def run_trials(problem: Problem[Rows], tried: Sequence[HeadSettings], seeds: Seq
         DataError: if features are not finite.
     """
     first = tried[0]
-    transform = fit_transform(problem.rows(problem.train)[0], l2_norm=first.l2_norm, standardize=first.standardize)
+    transform = fit_transform(problem.train_rows()[0], l2_norm=first.l2_norm, standardize=first.standardize)
     seen = replace(problem, x=transform.apply(problem.x))
     if first.solver != "minibatch":
         solve = {"exact": _exact, "ridge": _ridge}[first.solver]
@@ -100,7 +100,7 @@ def _one_by_one(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterat
 
 
 def _exact(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Trial]:
-    x, y = problem.rows(problem.train)
+    x, y = problem.train_rows()
     val = problem.rows(problem.val)
     places: dict[float, list[int]] = {}
     for place, settings in enumerate(tried):
@@ -124,7 +124,7 @@ def _ridge(problem: Problem[Rows], tried: Sequence[HeadSettings]) -> Iterator[Tr
     """
     import torch
 
-    x, y = problem.rows(problem.train)
+    x, y = problem.train_rows()
     started = time.perf_counter()
     path = ridge_path(x, y, len(problem.classes), row_weights(y, problem, tried[0]))
     val, labels = problem.rows(problem.val)

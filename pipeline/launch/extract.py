@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.backbones.augment import Augment
 from pipeline.errors import UsageError
 from pipeline.extraction.precision import Judge
 from pipeline.launch.crews import Alone, Crew, OnDevices, OnRay, Shared
@@ -17,7 +18,7 @@ from pipeline.launch.local import parse_devices
 from pipeline.launch.on_ray import driver_request
 from pipeline.launch.plan import Plan
 from pipeline.launch.request import Request, open_jobs
-from pipeline.launch.result import ExtractResult
+from pipeline.launch.result import ExtractResult, view_by_view
 from pipeline.launch.share import WORKER, Share
 from pipeline.progress import OnProgress, ignore
 from pipeline.sources.reading import Reading
@@ -34,6 +35,8 @@ def extract(
     layer: str | None = None,
     beside: Sequence[str] = (),
     pool: str | None = None,
+    views: int = 1,
+    augment: str | None = None,
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -83,6 +86,10 @@ def extract(
         layer: a module whose output is kept, `input:<module>` for its input; default the original classifier's input.
         beside: more layers, whose features are kept in the same pass, each as the entry it would be alone.
         pool: `avg`, `max`, `cls`, `cls+avg` or `none`; of a layer's maps and tokens the default is `avg`.
+        views: how many views of each image are kept, each as an entry of its own: the plain image, and beside it
+            random ones, the same in every extraction. Of more views than there are only the new ones are computed.
+        augment: what is random about them: `hflip`, `vflip`, `crop:from-to`, `rotate:degrees`, `colour:strength`,
+            `grey`, several with commas (`pipeline.backbones.augment`).
         image_size: pixels of a side of what the network sees; default as the weights'.
         mean: of pixels in [0, 1], one value or three; default as the weights'.
         std: as `mean`.
@@ -165,6 +172,8 @@ def extract(
         restart=restart,
         rehash=rehash,
         image_timeout=image_timeout,
+        views=views,
+        augment=None if augment is None else str(Augment.parse(augment)),
     )
     said = command if command is not None else shlex.join(["pipeline", *sys.argv[1:]])
     with ExitStack() as stack:
@@ -182,7 +191,8 @@ def extract(
         for job in jobs:
             stack.callback(job.close)
         results = run_jobs(jobs, crew, on_bad_image == "skip", said, on_plan, on_progress, started)
-    return replace(results[0], beside=tuple(results[1:]))
+    first, *others = view_by_view(results, len(set(request.layers)))
+    return replace(first, beside=tuple(others))
 
 
 def _check_ray(on: str, address: str | None, device: str) -> None:

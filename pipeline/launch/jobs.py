@@ -23,7 +23,7 @@ from pipeline.launch.making import Maker, Tally
 from pipeline.launch.plan import Plan, check_disk, check_shards, plan_of
 from pipeline.launch.queue import POLL_SECONDS
 from pipeline.launch.result import ExtractResult, result_of
-from pipeline.progress import OnProgress
+from pipeline.progress import OnProgress, parts_of
 from pipeline.store.catalog import entry_stamps
 from pipeline.store.claims import Claims
 from pipeline.store.entry import Entry
@@ -48,7 +48,7 @@ def run_jobs(
     """Find the finished entries of a pass and make the others. Return a result for each job.
 
     Args:
-        jobs: one for each layer.
+        jobs: one for each layer of each view.
         crew: who makes shards.
         skip_bad: whether unusable images are recorded and not refused.
         command: recorded in the manifest.
@@ -90,10 +90,7 @@ def run_jobs(
         if entry_stamps(jobs[0].root) != seen:  # other workers may have finished while this one started
             finished = [found or _found_since(job) for job, found in zip(jobs, finished, strict=True)]
             todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
-        for group in share(todo):
-            maker = Maker(group, on_progress)
-            crew.make(maker)
-            tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
+        tallies = _make(todo, crew, on_progress)
     results = []
     for job, found in zip(jobs, finished, strict=True):
         if found is not None:
@@ -104,6 +101,20 @@ def run_jobs(
         mark_used(made)
         results.append(result_of(made, tally, crew.share, started))
     return results
+
+
+def _make(todo: list[Job], crew: Crew, on_progress: OnProgress) -> dict[int, Tally]:
+    """Have the shards of all jobs made, pass by pass; return what came of each job, by its identity."""
+    tallies: dict[int, Tally] = {}
+    groups = share(todo)
+    told = parts_of(on_progress, [len(group[0].listing) * len(group) for group in groups])
+    for group, on_part in zip(groups, told, strict=True):
+        maker = Maker(group, on_part)
+        crew.make(maker)
+        tallies |= dict(zip(map(id, group), maker.tallies, strict=True))
+        for job in group:
+            job.close()  # the loading processes of another view are others
+    return tallies
 
 
 def _found(job: Job) -> tuple[Entry, list[tuple[str, str]]] | None:

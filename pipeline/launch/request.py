@@ -1,12 +1,13 @@
 """What `extract` was asked for, as a value that other processes and machines can be given."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.backbones.backbone import cut_original, load_original
+from pipeline.backbones.augment import Augment, View
+from pipeline.backbones.backbone import Backbone, cut_original, load_original
 from pipeline.device import local_device
 from pipeline.errors import UsageError
 from pipeline.extraction.job import Job
@@ -52,6 +53,21 @@ class Request:
     restart: bool
     rehash: bool
     image_timeout: float
+    views: int = 1
+    """How many views of each image; the first is the plain image."""
+    augment: str | None = None
+    """What the others show, as `backbones.augment.Augment` spells it."""
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise UsageError(f"views must be at least 1, not {self.views}: the first is the plain image")
+        if self.views > 1 and self.augment is None:
+            raise UsageError(
+                f"--views {self.views} needs an --augment: view 0 is the plain image, the others are random",
+                "Such as --augment hflip,crop:0.5-1,colour:0.2",
+            )
+        if self.augment is not None and self.views == 1:
+            raise UsageError("--augment needs --views 2 or more: view 0 is the plain image")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields; `from_json` is the way back.
@@ -80,7 +96,7 @@ def open_jobs(
     join: bool = False,
     find_judge: Callable[[FeatureSpace], Judge | None] | None = None,
 ) -> list[Job]:
-    """Open source and backbone, and prepare a job for each layer.
+    """Open source and backbone, and prepare a job for each layer of each view, view by view.
 
     `share` says how many workers use this machine's cores and devices; with `join` another process has begun the
     work; `find_judge` is as in `extract`.
@@ -104,11 +120,12 @@ def open_jobs(
     original = load_original(
         request.backbone, weights=request.weights, image_size=request.image_size, mean=request.mean, std=request.std
     )
+    cuts = cut_original(original, list(dict.fromkeys(request.layers)), request.pool)
     jobs: list[Job] = []
-    for network in cut_original(original, list(dict.fromkeys(request.layers)), request.pool):
+    for network, view in _seen(cuts, request):
         job = prepare(
             source,
-            network,
+            replace(network, preprocess=replace(network.preprocess, view=view)),
             root=Path(request.cache_dir),
             wishes=wishes,
             store_dtype=request.store_dtype,
@@ -122,6 +139,13 @@ def open_jobs(
             job.judge = find_judge(job.space)
         jobs.append(job)
     return jobs
+
+
+def _seen(cuts: Sequence[Backbone], request: Request) -> Iterator[tuple[Backbone, View | None]]:
+    """Yield each cut with each view, the plain one first."""
+    for number in range(request.views):
+        view = View(Augment.parse(request.augment), number) if request.augment is not None and number else None
+        yield from ((network, view) for network in cuts)
 
 
 def _open(request: Request) -> Source:

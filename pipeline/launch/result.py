@@ -1,6 +1,7 @@
 """What `extract` did, as a value."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,12 +41,39 @@ class ExtractResult:
     """`{index, count}` of one of several workers."""
     beside: "tuple[ExtractResult, ...]" = ()
     """Of the other layers of the same pass."""
+    views: "tuple[ViewResult, ...]" = ()
+    """Of all views of the same images, this entry's first; empty where only plain images were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON fields; of several layers `{"entries": [...]}` with those of each."""
         if self.beside:
             return {"entries": [replace(self, beside=()).to_json(), *(result.to_json() for result in self.beside)]}
-        return {name: value for name, value in asdict(self).items() if name != "beside"}
+        left_out = ("beside",) if self.views else ("beside", "views")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+@dataclass(frozen=True)
+class ViewResult:
+    """What `extract` did for a view."""
+
+    view: int
+    cache: str
+    path: str
+    rows: int
+    computed: int
+    reused: int
+
+
+def view_by_view(results: Sequence[ExtractResult], layers: int) -> list[ExtractResult]:
+    """Return the results of the plain images, one a layer, with those of their views; they come view by view."""
+    if len(results) == layers:
+        return list(results)
+    return [replace(results[place], views=tuple(_views(results[place::layers]))) for place in range(layers)]
+
+
+def _views(results: Sequence[ExtractResult]) -> Iterator[ViewResult]:
+    for number, one in enumerate(results):
+        yield ViewResult(number, one.cache, one.path, one.rows, one.computed, one.reused)
 
 
 def result_of(entry: Entry, tally: Tally, share: Share, started: float) -> ExtractResult:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ OK, KNOWN, BAD = 0, 1, 2
 """What became of an image: pixels were written; its digest was known and nothing was decoded; unusable."""
 
 MEMORY_LIMIT_BYTES = 6 << 30
-"""Address space of a worker, beyond the shared batches: a bomb ends as an error, not as a full machine."""
+"""Address space of a worker, beyond the shared batches and the libraries that make views: a bomb ends as an error,
+not as a full machine."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -37,9 +39,12 @@ def main() -> None:
     """Serve tasks until the parent closes the pipe."""
     setup = json.loads(sys.argv[1])
     _behave(setup)
+    preprocess = Preprocess.from_json(setup["preprocess"])
+    preprocess.prepare()  # of a view: torchvision and torch, several GB of address space that no image asked for
+    _limit_memory(setup["pixel_bytes"] + (0 if preprocess.view is None else _address_space()))
     tasks = Connection(setup["tasks"], writable=False)
     answers = Connection(setup["answers"], readable=False)
-    state = _State(setup)
+    state = _State(setup, preprocess)
     answers.send_bytes(b"ready")
     while True:
         try:
@@ -61,19 +66,29 @@ def _behave(setup: dict[str, Any]) -> None:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != setup["parent"]:
         sys.exit(0)  # the parent went before the line above took hold
-    limit = MEMORY_LIMIT_BYTES + setup["pixel_bytes"]
-    with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_memory(beside: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES + beside, hard))
+
+
+def _address_space() -> int:
+    """Return the bytes that this process has mapped; 0 where the system does not say."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return pages * resource.getpagesize()
+    return 0
 
 
 class _State:
     """What a worker holds between tasks."""
 
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self.preprocess = Preprocess.from_json(setup["preprocess"])
+    def __init__(self, setup: dict[str, Any], preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
         self.pixels = SharedMemory.attach(setup["pixel_fd"], setup["pixel_bytes"]).array(
             tuple(setup["pixel_shape"]), "u1"
         )
@@ -96,13 +111,13 @@ class _State:
                 pixels = np.frombuffer(sent, np.uint8).reshape(item["shape"])
                 digest = array_digest(pixels)
                 if not self._is_known(digest):
-                    self._put(slot, place, from_array(pixels))
+                    self._put(slot, place, from_array(pixels), digest)
                     return [OK, digest.hex(), None, read_ns, ""]
             else:
                 encoded = read_bytes(sent) if sent is not None else read_file(item["path"], item["span"])
                 digest, facts = encoded.digest, encoded.facts
                 if not self._is_known(digest):
-                    self._put(slot, place, decode(encoded.data))
+                    self._put(slot, place, decode(encoded.data), digest)
                     return [OK, digest.hex(), facts, read_ns, ""]
             return [KNOWN, digest.hex(), facts, read_ns, ""]
         except MemoryError:
@@ -113,13 +128,13 @@ class _State:
             self.pixels[slot, place] = 0
             return [BAD, digest and digest.hex(), facts, read_ns, str(error)]
 
-    def _put(self, slot: int, place: int, image: Image.Image) -> None:
+    def _put(self, slot: int, place: int, image: Image.Image, digest: bytes) -> None:
         """Write what the network sees, or the whole image if it may be resized by whoever takes it."""
         if self.whole and self.preprocess.may_wait(*image.size, self.whole):
             self.pixels[slot, place, : image.height, : image.width] = np.asarray(image)
             self.sizes[slot, place] = image.height, image.width
         else:
-            seen = self.preprocess.pixels(image)
+            seen = self.preprocess.pixels(image, digest)
             self.pixels[slot, place, : len(seen), : len(seen)] = seen
 
     def _is_known(self, digest: bytes) -> bool:

@@ -39,6 +39,8 @@ def entry_stamps(root: Path) -> frozenset[tuple[str, int]]:
 def find_entry(root: Path, name: str) -> Entry:
     """Return the entry a user means by a unique prefix of its id, a path, or `latest`.
 
+    Of the views of an image that were extracted last, `latest` is the plain one.
+
     Raises:
         CacheError: if none or several fit.
     """
@@ -46,7 +48,7 @@ def find_entry(root: Path, name: str) -> Entry:
     if name == "latest":
         entries = list(list_entries(root))
         if entries:
-            return entries[-1]
+            return _plain(root, entries[-1])
         raise CacheError(f"no cache entry under {root} yet", "Make one: pipeline extract SOURCE --backbone NAME")
     if not name:
         raise UsageError("an empty string names no cache entry")
@@ -63,6 +65,12 @@ def find_entry(root: Path, name: str) -> Entry:
         raise CacheError(f"cache entry {name!r} is not unique under {root}: {names}", "Give more digits of its id.")
     there = ", ".join(folder.name for folder in folders[:5]) or "nothing"
     raise CacheError(f"no cache entry {name!r} under {root}; there is {there}", _what_else(name))
+
+
+def _plain(root: Path, entry: Entry) -> Entry:
+    """Return the entry of the plain images that an entry shows views of, if it is there; else that entry itself."""
+    path = root / entry.id_in(entry.space.of_view("", 0))
+    return open_entry(path) if path.exists() else entry
 
 
 def _what_else(name: str) -> str:

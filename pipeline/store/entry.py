@@ -135,6 +135,14 @@ class Entry:
             raise CacheError(f"{path} does not belong to entry {self.id}", REPAIR)
         return table
 
+    def id_in(self, space: FeatureSpace) -> str:
+        """Return the id that an entry of the same samples has in another feature space, here or not."""
+        if space == self.space:
+            return self.id
+        table = self.read_samples()
+        whole = entry_id(space, self.classes, table.ids, table.digests, table.labels, table.splits, table.groups)
+        return whole[:SHORT]
+
     def read_skipped_bytes(self) -> bytes:
         """Return the ledger of unusable images as it lies on disk, verified."""
         return bytes(self._read(SKIPPED, self.manifest["skipped"]))

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -76,6 +76,18 @@ class FeatureSpace:
     def sha256(self) -> str:
         """The space's name, 64 hex digits."""
         return sha256_json(self.to_json())
+
+    @property
+    def view(self) -> tuple[str, int]:
+        """The augmentation and the number of the view that rows are of; of plain images an empty string and 0."""
+        augment = self.preprocess.get("augment", {})
+        return augment.get("steps", ""), augment.get("view", 0)
+
+    def of_view(self, steps: str, number: int) -> Self:
+        """Return the space of the same images seen otherwise; view 0 is the plain image, whatever the steps."""
+        plain = {name: value for name, value in self.preprocess.items() if name != "augment"}
+        augment = {"augment": {"steps": steps, "view": number}} if number else {}
+        return replace(self, preprocess={**plain, **augment})
 
     @property
     def row_bytes(self) -> int:
