@@ -145,6 +145,6 @@ def test_a_large_entry_is_advised_a_later_cut():
     assert advise(cut, 1000, 2).text == said
     large = advise(cut, 1_000_000, 2)
     assert large.possible
-    assert large.text.endswith("; --layer layer3.0 would take 8.19 GB")
+    assert large.text.endswith("; --layer layer3 would take 8.19 GB")
     assert not advise(backbone("resnet18", "layer3.0.bn2"), 1000, 2).possible
     assert advise(backbone("resnet18", "layer3", pool="avg"), 1000, 2) is None

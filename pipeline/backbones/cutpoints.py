@@ -137,5 +137,7 @@ def advise(backbone: Backbone, rows: int, item: int) -> Advice | None:
         ):
             later.append(point)
     if later and rows * math.prod(backbone.row_shape) * item >= LARGE:
-        text += f"; --layer {later[0].layer} would take {later[0].bytes(rows, item) / 1e9:,.2f} GB"
+        same = [point for point in later if point.row_shape == later[0].row_shape]
+        smaller = min(same, key=lambda point: point.layer.count("."))  # a whole block rather than a part of one
+        text += f"; --layer {smaller.layer} would take {smaller.bytes(rows, item) / 1e9:,.2f} GB"
     return Advice(True, text)

@@ -25,7 +25,7 @@ from pipeline.console import Screen
 @number("--warmup-epochs", 0, "In which they rise from 0.")
 @number("--early-stopping", 0, "Stop after so many epochs without a lower validation loss; keep the best.")
 @choice("--bn", "frozen", "train", help="BatchNorm statistics behind the cut: as pretrained, or moving on.")
-@number("--hflip", 0.0, "Share of maps mirrored each time: nearly what mirrored images give, docs/FINETUNE.md.")
+@number("--hflip", 0.0, "Share of maps mirrored each time. It is not what mirrored images give: docs/FINETUNE.md.")
 @number("--seed", 0, "Of the head's initialisation, the batch order and what is mirrored.")
 @choice("--engine", "auto", "reference", help="reference: a plain loop's very bits; auto: faster, other last bits.")
 @validation_options
@@ -53,7 +53,7 @@ def command(
     same bits.
 
     \b
-      pipeline extract ./photos --backbone resnet18 --layer layer3 --pool none --store-dtype float16
+      pipeline extract ./photos --backbone resnet18 --layer layer3 --pool none
       pipeline finetune latest
       pipeline finetune 3f9a --backbone-lr 3e-5 --epochs 20 --early-stopping 3
     """
