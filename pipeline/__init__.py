@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline.errors import CacheError, DataError, PipelineError, UsageError
     from pipeline.evaluation import EvaluateResult, evaluate
     from pipeline.features import Features, open_cache
+    from pipeline.finetuning.finetune import FinetuneResult, finetune
+    from pipeline.finetuning.settings import FinetuneSettings
     from pipeline.fusion import fuse
     from pipeline.heads.grid import Grid
     from pipeline.heads.linear import LinearHead
@@ -51,6 +53,8 @@ _HOMES = {
     "ExportResult": "artifacts.export",
     "ExtractResult": "launch.result",
     "Features": "features",
+    "FinetuneResult": "finetuning.finetune",
+    "FinetuneSettings": "finetuning.settings",
     "Grid": "heads.grid",
     "HeadSettings": "heads.settings",
     "LinearHead": "heads.linear",
@@ -70,6 +74,7 @@ _HOMES = {
     "evaluate_seeds": "seeds",
     "export": "artifacts.export",
     "extract": "launch.extract",
+    "finetune": "finetuning.finetune",
     "fuse": "fusion",
     "learn_curve": "learning_curve",
     "load_model": "artifacts.tensors",
@@ -96,6 +101,8 @@ __all__ = [
     "ExportResult",
     "ExtractResult",
     "Features",
+    "FinetuneResult",
+    "FinetuneSettings",
     "Grid",
     "HeadSettings",
     "LinearHead",
@@ -116,6 +123,7 @@ __all__ = [
     "evaluate_seeds",
     "export",
     "extract",
+    "finetune",
     "fuse",
     "learn_curve",
     "load_model",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CacheError, DataError, UsageError, nearest
-from pipeline.heads.files import DESCRIPTION, WEIGHTS
+from pipeline.heads.files import DESCRIPTION, TAIL, WEIGHTS
 from pipeline.intervals import LOWER_IS_BETTER, METRICS, RESAMPLES, value_of
 from pipeline.outcomes import Outcomes, evaluate_command, read_outcomes
 from pipeline.paired import Standing, aligned, row_keys, standings
@@ -184,6 +184,7 @@ def _cost(runs: tuple[Run, ...]) -> Cost:
     first = runs[0]
     try:
         dim, size = int(read_json(first.path / DESCRIPTION)["dim"]), (first.path / WEIGHTS).stat().st_size
+        size += (first.path / TAIL).stat().st_size if (first.path / TAIL).exists() else 0
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is not there: run {first.id} has no head", "Compare other runs.") from error
     seconds = statistics.fmean(float(run.body.get("seconds", 0.0)) for run in runs)

@@ -1,10 +1,13 @@
-"""One TOML file for a whole experiment: extract, head or sweep, evaluate. Unknown keys are errors, all told at once."""
+"""One TOML file for a whole experiment: extract, head (or sweep, or finetune), evaluate.
+
+Unknown keys are errors, all told at once.
+"""
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import UsageError, nearest
 
@@ -112,6 +115,31 @@ class SweepConfig(_Section):
         return (value,) if isinstance(value, int | float | str) else value
 
 
+class FinetuneConfig(_Section):
+    """Layers and head together in the place of a head alone; the fields are those of `pipeline finetune`."""
+
+    lr: float = 1e-3
+    backbone_lr: float = 1e-4
+    epochs: int = 5
+    batch_size: int = 64
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    label_smoothing: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: int = 0
+    early_stopping: int = 0
+    bn: Literal["frozen", "train"] = "frozen"
+    hflip: float = 0.0
+    seed: int = 0
+    engine: Literal["auto", "reference"] = "auto"
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    stream: Literal["auto", "always", "never"] = "auto"
+    checkpoint_seconds: float = 20.0
+    name: str = ""
+
+
 class EvaluateConfig(_Section):
     """What to measure."""
 
@@ -125,11 +153,22 @@ class Config(_Section):
     extract: ExtractConfig
     head: HeadConfig = Field(default_factory=HeadConfig)
     sweep: SweepConfig | None = None
+    finetune: FinetuneConfig | None = None
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     cache_dir: Path = Path("cache")
     runs_dir: Path = Path("runs")
     data_root: Path | None = None
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _one_stage_2(self) -> Self:
+        """Refuse sections that say different things of stage 2."""
+        others = [
+            name for name in ("head", "sweep") if name in self.model_fields_set and getattr(self, name) is not None
+        ]
+        if self.finetune is not None and others:
+            raise ValueError(f"[finetune] trains layers and a head, [{others[0]}] heads alone: leave out one of them")
+        return self
 
 
 def read_config(path: Path, changes: dict[str, Any] | None = None) -> Config:
@@ -159,7 +198,7 @@ def read_config(path: Path, changes: dict[str, Any] | None = None) -> Config:
 SHOWN = 20
 """Problems of a file that are named."""
 MOST_SEEDS = 10_000
-KEYS_HINT = "Sections: extract, head, sweep, evaluate; keys are the commands' options with underscores."
+KEYS_HINT = "Sections: extract, head, sweep, finetune, evaluate; keys are the commands' options with underscores."
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -201,6 +240,7 @@ def _fields(section: list[str]) -> list[str]:
         "extract": ExtractConfig,
         "head": HeadConfig,
         "sweep": SweepConfig,
+        "finetune": FinetuneConfig,
         "evaluate": EvaluateConfig,
     }
     return list((sections[section[0]] if section else Config).model_fields)

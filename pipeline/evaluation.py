@@ -26,7 +26,7 @@ from pipeline.progress import OnProgress, ignore
 from pipeline.runs import Run, calibration_of, check_run, find_run, record_evaluation
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
-from pipeline.streaming import Stream, open_features
+from pipeline.streaming import Stream, open_rows
 from pipeline.touches import log_touch
 from pipeline.views import Views, find_views, rows_by_view
 
@@ -116,7 +116,7 @@ def evaluate(
     check_run(found)
     head = read_head(found.path)
     entry = entry_of(found, cache, Path(cache_dir))
-    features, x = open_features(entry, stream)
+    features, x = open_rows(entry, stream)
     check_space(head, features, entry)
     rows = _rows_of(features, split)
     y = labels_by_name(features, head, rows)

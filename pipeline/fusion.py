@@ -9,6 +9,7 @@ from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.preprocess import Preprocess
 from pipeline.heads.head import Head
 from pipeline.heads.reading import read_head
+from pipeline.heads.tuned import TunedHead
 from pipeline.origin import rebuild_backbone
 from pipeline.runs import Run, check_run, find_run
 
@@ -44,10 +45,11 @@ def fuse(run: str | Path = "latest", *, runs_dir: str | Path = "runs") -> "nn.Mo
     """Return the original network with its classifier replaced by the head of a run.
 
     An ordinary `nn.Module` in eval mode on the CPU, with the head where the original classifier was (`.fc`,
-    `.classifier[-1]`, …): its state dict loads into the library's own model of so many classes. Where the backbone
-    was cut elsewhere (`--layer`), or had no or several classifiers, an `nn.Sequential` of `backbone` and `head`. It
-    takes what the original takes: float32 images (b, 3, h, w), resized and normalised as `Preprocess` says, and
-    gives logits (b, c). All parameters can be trained further.
+    `.classifier[-1]`, …): its state dict loads into the library's own model of so many classes. So does that of a
+    fine-tuned run, whose trained layers are in their places. Where a head was trained on another layer (`--layer`),
+    or there were no or several classifiers, an `nn.Sequential` of `backbone` and `head`. It takes what the original
+    takes: float32 images (b, 3, h, w), resized and normalised as `Preprocess` says, and gives logits (b, c). All
+    parameters can be trained further.
 
     Args:
         run: a unique prefix of its id, its path, or `latest`.
@@ -67,6 +69,8 @@ def fused_network(backbone: Backbone, head: Head) -> "nn.Module":
 
     from pipeline.backbones.taps import Tapped
 
+    if isinstance(head, TunedHead):
+        return _fused_tuned(backbone, head)
     network, module = backbone.network, head.module()
     if not isinstance(network, Tapped):
         _put(network, backbone.layer.partition(":")[2], module, backbone.name)
@@ -80,6 +84,24 @@ def fused_network(backbone: Backbone, head: Head) -> "nn.Module":
             whole.set_submodule(name, stand_in)
             return whole.eval()
     return nn.Sequential(OrderedDict(backbone=network, head=module)).eval()
+
+
+def _fused_tuned(backbone: Backbone, head: TunedHead) -> "nn.Module":
+    """Return the whole network with the trained layers in their places, and the head in that of the classifier."""
+    from torch import nn
+
+    from pipeline.backbones.taps import Tapped
+
+    network, module = backbone.network, head.linear.module()
+    assert isinstance(network, Tapped)
+    whole = network.network
+    if not backbone.classifiers:
+        return nn.Sequential(OrderedDict(backbone=network, tail=head.tail, head=module)).eval()
+    whole.load_state_dict(head.tail.state_dict(), strict=False)
+    (name,) = backbone.classifiers
+    there = whole.get_submodule(name)
+    _put(whole, name, _convolution(module) or module if isinstance(there, nn.Conv2d) else module, backbone.name)
+    return whole.eval()
 
 
 def _put(network: "nn.Module", name: str, module: "nn.Module", architecture: str) -> None:

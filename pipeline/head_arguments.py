@@ -1,9 +1,13 @@
-"""What an experiment file asks of heads: the arguments of `train_head`, or of `sweep` where it has a [sweep]."""
+"""What an experiment file asks of stage 2: the arguments of `train_head`, or of `sweep` or `finetune`.
+
+Which it is, is said by a section [sweep] or [finetune].
+"""
 
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import UsageError
+from pipeline.finetuning.settings import FinetuneSettings
 from pipeline.heads.grid import TRANSFORMS, grid_of
 from pipeline.heads.settings import HeadSettings
 
@@ -45,6 +49,21 @@ def sweep_arguments(config: Config) -> dict[str, Any]:
     except UsageError as error:
         raise UsageError(f"sweep: {error.message}", error.hint) from error
     return {"grid": grid, "settings": settings, **_rows(config), **selection}
+
+
+def finetune_arguments(config: Config) -> dict[str, Any]:
+    """Return the recipe and the other arguments of `finetune`.
+
+    Raises:
+        UsageError: if the recipe makes no sense.
+    """
+    assert config.finetune is not None
+    others = (*ROWS, "checkpoint_seconds")
+    try:
+        settings = FinetuneSettings.of(**config.finetune.model_dump(exclude=set(others)))
+    except UsageError as error:
+        raise UsageError(f"finetune: {error.message}", error.hint) from error
+    return {"settings": settings, **config.finetune.model_dump(include=set(others))}
 
 
 def _fixed(base: dict[str, Any]) -> dict[str, tuple[Any, ...]]:

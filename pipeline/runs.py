@@ -40,6 +40,7 @@ SETTINGS: dict[str, Fields] = {
     "knn": {"k": int},
     "centroid": {},
     "own": {},
+    "finetune": {"lr": (int, float), "backbone_lr": (int, float), "epochs": int},
 }
 """What this package reads of a run, and of its settings by solver; the rest is for people."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")

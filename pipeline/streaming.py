@@ -52,14 +52,14 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class StreamedRows:
-    """Feature rows (n, d) on disk, with what solvers use of a tensor: `shape`, `device`, `len` and `split`."""
+    """Feature rows (n, *row_shape) on disk, with what solvers use of a tensor: `shape`, `device`, `len` and `split`."""
 
     entry: Entry
     pieces: tuple[Piece, ...]
     device: "torch.device"
     """Where chunks are handed out."""
     change: "Callable[[Tensor], Tensor] | None" = None
-    """Done to every chunk (m, d)."""
+    """Done to every chunk (m, *row_shape)."""
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -69,9 +69,9 @@ class StreamedRows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(n, d)."""
-        return len(self), self.entry.dim
+    def shape(self) -> tuple[int, ...]:
+        """(n, *row_shape): (n, d) of vectors."""
+        return len(self), *self.entry.space.row_shape
 
     def to(self, device: "torch.device") -> "StreamedRows":
         """Return the same rows, handed out on a device."""
@@ -97,7 +97,7 @@ class StreamedRows:
         return replace(self, pieces=tuple(kept))
 
     def split(self, size: int, /) -> "Iterator[Tensor]":
-        """Yield consecutive chunks (size, d), the last perhaps smaller, as `Tensor.split` gives them.
+        """Yield consecutive chunks (size, *row_shape), the last perhaps smaller, as `Tensor.split` gives them.
 
         Raises:
             CacheError: if a file is not what it was when the rows were opened.
@@ -110,10 +110,10 @@ class StreamedRows:
             yield tensor if self.change is None else self.change(tensor)
 
     def shuffled(self, generator: "torch.Generator", batch_size: int) -> "Iterator[tuple[Tensor, Tensor]]":
-        """Yield all rows in the random order this module describes, MIXED_BATCHES batches at a time.
+        """Yield all rows in the random order this module describes, at most MIXED_BATCHES batches at a time.
 
         Yields:
-            Positions (m,) int64 on the CPU, and features (m, d).
+            Positions (m,) int64 on the CPU, and features (m, *row_shape).
         """
         import torch
 
@@ -122,8 +122,9 @@ class StreamedRows:
         dealt = replace(self, pieces=tuple(self.pieces[place] for place in order))
         places = [torch.arange(starts[place], starts[place] + len(self.pieces[place].rows)) for place in order]
         positions = torch.cat(places)
-        # Blocks, and what is gathered from them, end where batches do.
-        step = MIXED_BATCHES * batch_size
+        # Blocks, and what is gathered from them, end where batches do. Of maps a batch may be as large as a block.
+        batch_bytes = self.entry.space.row_bytes * batch_size
+        step = min(MIXED_BATCHES, max(1, BLOCK_BYTES // batch_bytes)) * batch_size
         size = max(1, BLOCK_BYTES // (self.entry.space.row_bytes * step)) * step
         for block, found in zip(dealt.split(size), positions.split(size), strict=True):
             mixed = torch.randperm(len(found), generator=generator)
@@ -141,7 +142,7 @@ class StreamedRows:
         return places[torch.cat(keys).argsort(stable=True)]
 
     def _read(self, first: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - first, self.entry.dim), self.entry.space.store_dtype)
+        out = np.empty((stop - first, *self.entry.space.row_shape), self.entry.space.store_dtype)
         at, filled = int(np.searchsorted(self._ends, first, side="right")), 0
         while filled < len(out):
             piece, end = self.pieces[at], int(self._ends[at])
@@ -162,17 +163,15 @@ class StreamedFeatures:
 
 
 def stream_features(entry: Entry) -> StreamedFeatures:
-    """Open an entry's usable rows (n, d), after one pass that verifies every byte.
+    """Open an entry's usable rows (n, *row_shape), after one pass that verifies every byte.
 
     Raises:
         CacheError: if a file of it is missing or damaged (it is named).
-        DataError: if there are no usable rows, or these are no vectors.
+        DataError: if there are no usable rows.
     """
     import torch
 
     mark_used(entry)
-    if len(entry.space.row_shape) != 1:
-        raise DataError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}: only (d,) is streamed")
     table = entry.read_samples()
     kept = table.usable
     entry.check_sizes()
@@ -192,9 +191,19 @@ def open_features(entry: Entry, stream: Stream = "auto") -> "tuple[Features, Ten
         UsageError: if `stream` is not one of its words, or rows are no vectors.
         CacheError, DataError: as `stream_features` and `read_features`.
     """
+    check_vectors(entry)
+    return open_rows(entry, stream)
+
+
+def open_rows(entry: Entry, stream: Stream = "auto") -> "tuple[Features, Tensor | StreamedRows]":
+    """Return an entry's samples, and its rows (n, *row_shape) of any shape in memory or streamed.
+
+    Raises:
+        UsageError: if `stream` is not one of its words.
+        CacheError, DataError: as `stream_features` and `read_features`.
+    """
     if stream not in get_args(Stream):
         raise UsageError(f"unknown stream {stream!r}", f"Known: {', '.join(get_args(Stream))}")
-    check_vectors(entry)
     if stream == "always" or (stream == "auto" and needs_streaming(entry)):
         opened = stream_features(entry)
         return opened.samples, opened.x
@@ -227,12 +236,19 @@ def check_vectors(entry: Entry) -> None:
         UsageError: saying what they are.
     """
     if len(entry.space.row_shape) != 1:
-        raise UsageError(f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)")
+        raise UsageError(
+            f"cache entry {entry.id} holds rows {tuple(entry.space.row_shape)}, a head needs (d,)",
+            f"`pipeline finetune {entry.id}` trains the layers behind them too; or extract with --pool avg.",
+        )
 
 
 def needs_streaming(entry: Entry) -> bool:
-    """Return whether an entry's features would take more than MEMORY_SHARE of the free memory, as float32."""
-    return 4 * entry.rows * entry.dim > MEMORY_SHARE * free_memory()
+    """Return whether an entry's features would take more than MEMORY_SHARE of the free memory.
+
+    That is as float32, but of rows that are no vectors as they are stored: of these no changed copy is made.
+    """
+    row_bytes = 4 * entry.dim if len(entry.space.row_shape) == 1 else entry.space.row_bytes
+    return row_bytes * entry.rows > MEMORY_SHARE * free_memory()
 
 
 def _ahead(read: Callable[[int, int], np.ndarray], spans: Iterator[tuple[int, int]]) -> Iterator[np.ndarray]:

@@ -174,9 +174,18 @@ def test_damage_is_found_when_opened_and_when_read(tmp_path):
         list(opened.x.split(100))
 
 
-def test_maps_and_empty_entries_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"only \(d,\) is streamed"):
-        stream_features(make_entry(tmp_path, space=replace(SPACE, row_shape=(2, 2))))
+def test_maps_are_streamed_too(tmp_path):
+    entry = make_entry(tmp_path, space=replace(SPACE, row_shape=(3, 2, 2)))
+    streamed, kept = stream_features(entry).x, read_features(entry).x
+    assert streamed.shape == kept.shape == (20, 3, 2, 2)
+    assert torch.equal(torch.cat([*streamed.split(7)]), kept)
+    parts = list(streamed.shuffled(torch.Generator().manual_seed(0), 4))
+    places, rows = (torch.cat(found) for found in zip(*parts, strict=True))
+    assert torch.equal(rows, kept[places])
+    assert sorted(places.tolist()) == list(range(20))
+
+
+def test_empty_entries_are_refused(tmp_path):
     bad = make_entry(tmp_path, seeds=range(4), bad=range(4))
     with pytest.raises(DataError, match="no usable rows"):
         stream_features(bad)

@@ -22,6 +22,7 @@ from pipeline.errors import UsageError, nearest
 from pipeline.extraction.reread import reread
 from pipeline.features import read_features
 from pipeline.fusion import Trained, fused_network, image_model, open_trained
+from pipeline.heads.files import DESCRIPTION, file_tensors
 from pipeline.model import Model
 from pipeline.origin import open_images
 from pipeline.progress import OnProgress, ignore
@@ -180,15 +181,13 @@ def _write_beside(path: Path, described: dict[str, Any]) -> None:
 
 def product_of(trained: Trained) -> Product:
     """Return what is exported of a run; the backbone's network is changed in place."""
-    from safetensors.torch import load
-
     from pipeline.backbones.taps import Tapped
 
     network = trained.backbone.network
     tensors = {NETWORK + key: tensor for key, tensor in network.state_dict().items()}
     files = trained.head.to_files()
-    tensors |= {HEAD + key: tensor for key, tensor in load(files["head.safetensors"]).items()}
-    description = describe(trained, json.loads(files["head.json"]))
+    tensors |= {HEAD + key: tensor for key, tensor in file_tensors(files).items()}
+    description = describe(trained, json.loads(files[DESCRIPTION]))
     model = image_model(fused_network(trained.backbone, trained.head), trained.backbone.preprocess)
     for part in model.modules():
         if isinstance(part, Tapped):

@@ -64,6 +64,8 @@ class Backbone:
     """Images (b, 3, h, w) to features (b, *row_shape)."""
     apart: tuple[str, ...] = ()
     """Modules that are still in the network but are no part of the backbone: the original classifier."""
+    classifiers: tuple[str, ...] = ()
+    """Dotted names of the original classifiers, wherever the cut is."""
 
     def check_image_size(self) -> None:
         """Try one image.
@@ -223,6 +225,7 @@ def _backbone(
         row_shape,
         network,
         apart,
+        original.classifiers,
     )
 
 

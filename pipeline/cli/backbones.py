@@ -1,12 +1,20 @@
 """`pipeline backbones`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pipeline.cli.options import global_options
 from pipeline.console import Screen
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.backbones.cutpoints import CutPoint
 
 SHOWN = 2
 """Names of weights a line, beside those on this disk."""
+WORTH = 0.05
+"""Of a network's parameters, that should lie behind a cut that is proposed."""
 
 
 @click.command("backbones")
@@ -70,11 +78,18 @@ def _weights(names: tuple[str, ...], downloaded: tuple[str, ...]) -> str:
 
 
 def _show_layers(screen: Screen, name: str) -> None:
+    from dataclasses import asdict
+
     from pipeline.backbones.registry import list_layers
 
     default, modules = list_layers(name)
+    cuts, why = _cuts(name)
     if screen.json:
-        document = {"default": default, "layers": [{"name": layer, "kind": kind} for layer, kind in modules]}
+        document = {
+            "default": default,
+            "layers": [{"name": layer, "kind": kind} for layer, kind in modules],
+            "cuts": [{**asdict(cut), "bytes": cut.bytes(1)} for cut in cuts],
+        }
         screen.result(document)
     elif screen.quiet:
         screen.result(None, brief="\n".join(layer for layer, _ in modules))
@@ -83,3 +98,39 @@ def _show_layers(screen: Screen, name: str) -> None:
         screen.note(
             f"The default cut is {default}. --layer NAME takes a module's output, --layer input:NAME its input."
         )
+        _show_cuts(screen, name, cuts, why)
+
+
+def _cuts(name: str) -> "tuple[list[CutPoint], str]":
+    """Return where fine-tuning can start, or why nowhere."""
+    from pipeline.backbones.cutpoints import list_cuts
+
+    try:
+        return list_cuts(name), ""
+    except UsageError as error:  # the network may still be used for features
+        return [], error.message
+
+
+def _show_cuts(screen: Screen, name: str, cuts: "list[CutPoint]", why: str) -> None:
+    """Show where fine-tuning can start, and what it costs there."""
+    if not cuts:
+        screen.note(why or "Fine-tuning can start nowhere in it.")
+        return
+    rows = [
+        (
+            cut.layer,
+            " x ".join(str(side) for side in cut.row_shape),
+            f"{cut.bytes(1000) / 1e6:,.1f}",
+            f"{cut.parameters / 1e6:,.2f} M",
+            f"{cut.speedup:,.1f}x" if cut.speedup is not None else "–",
+        )
+        for cut in cuts
+    ]
+    columns = ("finetune from", "rows", "MB", "behind", "epoch")
+    screen.table("", columns, rows, right="rows MB behind epoch")
+    screen.note(
+        "MB: of 1,000 images as float16. behind: parameters that are trained. epoch: how many times less arithmetic "
+        "than from images with the same layers frozen; what is measured is more, see docs/FINETUNE.md."
+    )
+    last = [cut for cut in cuts if cut.parameters >= WORTH * cuts[0].parameters][-1].layer
+    screen.next_step(f"pipeline extract SOURCE --backbone {name} --layer {last} --pool none --store-dtype float16")

@@ -8,7 +8,7 @@ import click
 
 from pipeline.cli import cache_check, cache_files
 from pipeline.cli.options import cache_dir_option, global_options
-from pipeline.cli.steps import after_features
+from pipeline.cli.steps import after_entry
 from pipeline.console import Screen, ago, count, plain, size
 from pipeline.store.catalog import find_entry, list_entries
 from pipeline.store.entry import Entry
@@ -90,7 +90,7 @@ def list_command(screen: Screen, backbone: str | None, source: str | None, space
         screen.note(f"not finished: {item['source']} with {item['backbone']}, {item['shards_done']} shards done")
     if entries:
         last = next((entry for entry in reversed(entries) if not entry.space.view[1]), entries[-1])
-        screen.next_step(after_features(last.id, cache_dir, labelled=bool(last.classes)))
+        screen.next_step(after_entry(last, cache_dir))
 
 
 def _fits(pattern: str | None, text: str) -> bool:
@@ -163,4 +163,4 @@ def info_command(screen: Screen, cache: str, cache_dir: Path) -> None:
     }
     for label, text in lines.items():
         screen.result(None, f"[bold]{label:<10}[/bold]{plain(str(text))}", brief=entry.id if label == "cache" else "")
-    screen.next_step(after_features(entry.id_in(plain_space), cache_dir, labelled=bool(entry.classes)))
+    screen.next_step(after_entry(entry, cache_dir))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import AGE, SIZE, cache_dir_option, global_options
-from pipeline.cli.steps import after_features, cache_dir_words
+from pipeline.cli.steps import after_entry, cache_dir_words
 from pipeline.console import Screen, ago, count, plain, size
 from pipeline.errors import UsageError
 from pipeline.store.catalog import find_entry
@@ -153,4 +153,4 @@ def import_command(screen: Screen, file: Path, cache_dir: Path) -> None:
         f"[bold]cache {entry.id}[/bold]  {count(entry.rows, 'row')} x {entry.dim:,} features, verified",
         brief=entry.id,
     )
-    screen.next_step(after_features(entry.id, cache_dir, labelled=bool(entry.classes)))
+    screen.next_step(after_entry(entry, cache_dir))

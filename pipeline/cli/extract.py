@@ -190,4 +190,15 @@ def command(
     labelled = result.classes > 0
     each = (result, *result.beside) if share.index == 0 else ()
     if each:
-        screen.next_step(*(after_features(one.cache, cache_dir, labelled=labelled) for one in each))
+        tunes = {plan.layer: None if plan.finetune is None else plan.finetune.possible for plan in plans}
+        screen.next_step(
+            *(
+                after_features(
+                    one.cache,
+                    cache_dir,
+                    labelled=labelled,
+                    tunes=tunes[one.layer],
+                )
+                for one in each
+            )
+        )

@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Work": {
         "extract": ("extract", "Stage 1: images through a frozen backbone, features into the cache."),
         "train-head": ("train_head", "Stage 2: train a head on cached features."),
+        "finetune": ("finetune", "Train the layers behind a cached cut-point, and a new head."),
         "sweep": ("sweep", "Many heads at once; the best on validation rows becomes a run."),
         "learn-curve": ("learn_curve", "Accuracy over training-set size: does more data help?"),
         "evaluate": ("evaluate", "Metrics of a run; --end-to-end proves it is the same model."),

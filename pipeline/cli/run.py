@@ -16,9 +16,9 @@ from pipeline.console import Screen
 @click.option("--backbone", help="Override extract.backbone.")
 @click.option("--weights", help="Override extract.weights.")
 @click.option("--limit", type=int, help="Override extract.limit.")
-@click.option("--lr", type=float, help="Override head.lr.")
-@click.option("--epochs", type=int, help="Override head.epochs.")
-@click.option("--seed", type=int, help="Override head.seed.")
+@click.option("--lr", type=float, help="Override head.lr, or finetune.lr.")
+@click.option("--epochs", type=int, help="Override head.epochs, or finetune.epochs.")
+@click.option("--seed", type=int, help="Override head.seed, or finetune.seed.")
 @click.option("--device", help="Override device.")
 @click.option("--cache-dir", help="Override cache_dir.")
 @click.option("--runs-dir", help="Override runs_dir.")
@@ -26,7 +26,9 @@ from pipeline.console import Screen
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: str | int | float | None) -> None:
-    r"""Extract, train a head and evaluate it as CONFIG (a TOML file) says; with a [sweep], the best of many heads.
+    r"""Extract, train a head and evaluate it as CONFIG (a TOML file) says.
+
+    With a [sweep] it is the best of many heads, with a [finetune] the last layers are trained too.
 
     \b
       pipeline run configs/digits.toml
@@ -42,15 +44,18 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
         show_train_plan,
         show_trained,
     )
+    from pipeline.cli.show_finetuning import show_finetune_plan, show_finetuned
     from pipeline.cli.sweep_table import show_sweep, show_sweep_plan
     from pipeline.config import parse_change, read_config
     from pipeline.errors import UsageError
     from pipeline.experiment import ExperimentListener, run_experiment
 
     sections = dict.fromkeys(("source", "backbone", "weights", "limit"), "extract.")
-    sections |= dict.fromkeys(("lr", "epochs", "seed"), "head.")
+    changed = dict(parse_change(text) for text in changes)
+    tunes = read_config(config, changed).finetune is not None
+    sections |= dict.fromkeys(("lr", "epochs", "seed"), "finetune." if tunes else "head.")
     said = {sections.get(name, "") + name: value for name, value in flags.items() if value is not None}
-    settings = read_config(config, said | dict(parse_change(text) for text in changes))
+    settings = read_config(config, said | changed)
     listed = set() if settings.sweep is None else settings.sweep.model_fields_set
     for flag, axis in (("lr", "lr"), ("seed", "seeds")):
         if flags[flag] is not None and axis in listed:
@@ -71,12 +76,14 @@ def command(screen: Screen, /, config: Path, changes: tuple[str, ...], **flags: 
             on_sweep_plan=lambda plan: show_sweep_plan(screen, plan),
             on_trials=on_trials,
             on_swept=on_screen(screen, show_sweep),
+            on_finetune_plan=lambda plan: show_finetune_plan(screen, plan, rows),
+            on_finetuned=on_screen(screen, show_finetuned),
             on_evaluated=on_screen(screen, show_evaluated),
         )
         result = run_experiment(settings, listener)
     if screen.json or screen.quiet:
-        screen.result(result.to_json(), brief=result.train_head.run)
-    run = result.train_head.run
+        screen.result(result.to_json(), brief=result.run)
+    run = result.run
     cache = "" if settings.cache_dir == Path("cache") else f" --cache-dir {settings.cache_dir}"
     runs = runs_dir_words(settings.runs_dir)
     proven = result.evaluate.end_to_end is not None

@@ -90,6 +90,8 @@ def head_words(run: Run) -> str:
     if solver == "minibatch":
         hidden = f"mlp {settings['hidden']} " if settings.get("hidden") else ""
         words = f"{hidden}{settings['optimizer']} {settings['lr']:g} x{settings['epochs']}"
+    elif solver == "finetune":
+        words = f"finetune {settings['lr']:g}/{settings['backbone_lr']:g} x{settings['epochs']}"
     elif solver == "knn":
         words = f"{settings['k']}-nn"
     else:

@@ -42,6 +42,8 @@ def show_plan(screen: Screen, plan: Plan, *, first: bool = True, layers: int = 1
     rows = f"{' x '.join(str(side) for side in plan.row_shape)} features"
     layer = f"{plan.layer}" + (f" · pool {plan.pool}" if plan.pool != "none" else "") + f" · {rows}"
     cache = {"cache": f"{state}{reuse} · {size(plan.bytes)} as {plan.store_dtype} · {size(plan.free_bytes)} free"}
+    if plan.finetune is not None:
+        cache["finetune"] = plan.finetune.text
     workers = {"workers": plan.made_by} if plan.made_by else {}
     view = process.get("augment")
     if view is not None:
@@ -197,7 +199,7 @@ def show_epochs(screen: Screen, epochs: list[Epoch], shown: int = 10) -> None:
 def show_trained(screen: Screen, result: TrainResult) -> None:
     """Show a trained run."""
     train = f"train accuracy {percent(_kept(result).train_accuracy)}" if result.epochs else ""
-    val = "" if result.metrics is None else f"val accuracy {_interval(result.metrics)}"
+    val = "" if result.metrics is None else f"val accuracy {interval(result.metrics)}"
     screen.result(
         result.to_json(),
         f"[bold]run {result.run}[/bold]  "
@@ -234,7 +236,7 @@ def show_evaluated(screen: Screen, result: EvaluateResult) -> None:
     m = result.metrics
     measured = f"[bold]{result.split}[/bold]  {count(result.n, 'image')}"
     lines = [
-        f"{measured}{_averaged(result)} · accuracy [bold]{_interval(m)}[/bold] · "
+        f"{measured}{_averaged(result)} · accuracy [bold]{interval(m)}[/bold] · "
         f"balanced {percent(m['balanced_accuracy'])} · top-5 {percent(m['top5_accuracy'])} · "
         f"macro-F1 {percent(m['macro_f1'])} · NLL {m['nll']:.4f} · ECE {m['ece']:.4f}"
     ]
@@ -258,7 +260,8 @@ def _averaged(result: EvaluateResult) -> str:
     return "" if result.tta is None else f" · mean of {result.tta['views']} views ({result.tta['augment']})"
 
 
-def _interval(metrics: dict[str, Any]) -> str:
+def interval(metrics: dict[str, Any]) -> str:
+    """Return an accuracy and its 95 % interval."""
     low, high = metrics["accuracy_ci95"]
     return f"{percent(metrics['accuracy'])} \\[{100 * low:.1f}, {100 * high:.1f}]"
 

@@ -30,7 +30,7 @@ def folded(network: "nn.Module") -> "nn.Module":
 
     made = copy.deepcopy(network)
     inner = made.network if isinstance(made, Tapped) else made
-    for conv_name, norm_name in _pairs(inner, _tapped(made)):
+    for conv_name, norm_name in conv_norm_pairs(inner, _tapped(made)):
         conv, norm = inner.get_submodule(conv_name), inner.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -44,8 +44,11 @@ def _tapped(network: "nn.Module") -> set[str]:
     return {key for point in network.points for key in point.keys} if isinstance(network, Tapped) else set()
 
 
-def _pairs(network: "nn.Module", tapped: set[str]) -> list[tuple[str, str]]:
-    """Return the names of each convolution and the BatchNorm behind it."""
+def conv_norm_pairs(network: "nn.Module", tapped: set[str]) -> list[tuple[str, str]]:
+    """Return the names of each convolution and the BatchNorm behind it, where that alone sees what it gives.
+
+    `tapped` are points (`output:conv1`) that must stay visible. Of code that cannot be traced there are none.
+    """
     from torch import fx, nn
 
     try:

@@ -4,6 +4,7 @@ head        what every head is: a Protocol
 transform   L2 norm and standardisation, fitted on train rows
 modules     the small torch modules that heads are made of
 linear, mlp, neighbours   heads as values
+tuned       a linear head and the layers trained together with it
 files, reading   a head as safetensors and JSON, and back
 settings    the recipe, and which options belong to which solver
 minibatch   the minibatch recipe, equal to a plain PyTorch loop bit for bit

@@ -12,15 +12,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
+TAIL = "tail.safetensors"
+"""Beside a head that was trained together with layers of the network: their tensors."""
+TAIL_PREFIX = "tail."
 FORMAT = "pipeline-head"
 PLAIN, FORMAT_VERSION = 1, 2
 """A linear head without a transform is written in the first version's form, which every reader knows."""
 
 
 def head_files(
-    head: Head, tensors: Mapping[str, "Tensor"], transform: Transform, more: Mapping[str, Any] | None = None
+    head: Head,
+    tensors: Mapping[str, "Tensor"],
+    transform: Transform,
+    more: Mapping[str, Any] | None = None,
+    tail: Mapping[str, "Tensor"] | None = None,
 ) -> dict[str, bytes]:
-    """Return the files of a head: `more` are the fields of its kind."""
+    """Return the files of a head: `more` are the fields of its kind, `tail` the layers trained with it."""
     from safetensors.torch import save
 
     named = dict(tensors)
@@ -40,4 +47,18 @@ def head_files(
         "space": head.space,
         "space_sha256": head.space_sha256,
     }
-    return {WEIGHTS: data, DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}
+    files = {WEIGHTS: data}
+    if tail is not None:
+        files[TAIL] = save({name: tensor.contiguous() for name, tensor in tail.items()})
+        body["tail_sha256"] = sha256_bytes(files[TAIL])
+    return {**files, DESCRIPTION: json.dumps(seal(body), indent=1).encode() + b"\n"}
+
+
+def file_tensors(files: Mapping[str, bytes]) -> dict[str, "Tensor"]:
+    """Return all tensors in the files of a head, those of its tail as `tail.*`."""
+    from safetensors.torch import load
+
+    found: dict[str, Tensor] = load(files[WEIGHTS])
+    if TAIL in files:
+        found |= {f"{TAIL_PREFIX}{name}": tensor for name, tensor in load(files[TAIL]).items()}
+    return found

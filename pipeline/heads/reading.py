@@ -6,14 +6,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.backbones.rebuilt import load_tail
 from pipeline.digest import is_sealed, sha256_bytes
 from pipeline.errors import CacheError, DataError
-from pipeline.heads.files import DESCRIPTION, FORMAT, FORMAT_VERSION, PLAIN, WEIGHTS
+from pipeline.heads.files import (
+    DESCRIPTION,
+    FORMAT,
+    FORMAT_VERSION,
+    PLAIN,
+    TAIL,
+    TAIL_PREFIX,
+    WEIGHTS,
+    file_tensors,
+)
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.mlp import MLPHead
 from pipeline.heads.neighbours import NeighboursHead
 from pipeline.heads.transform import Transform
+from pipeline.heads.tuned import TunedHead
 from pipeline.store.verified import read_whole
 
 if TYPE_CHECKING:
@@ -32,17 +43,19 @@ def read_head(folder: Path) -> Head:
         DataError: if they are missing, damaged, or do not fit each other.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load
 
     try:
         body = json.loads(read_whole(folder / DESCRIPTION, MAX_BYTES))
-        data = read_whole(folder / WEIGHTS, MAX_BYTES)
-        tensors = load(data)
+        tuned = isinstance(body, dict) and body.get("kind") == TunedHead.kind
+        names = {WEIGHTS: "weights_sha256"} | ({TAIL: "tail_sha256"} if tuned else {})
+        files = {name: read_whole(folder / name, MAX_BYTES) for name in names}
+        tensors = file_tensors(files)
     except (OSError, ValueError, RecursionError, CacheError, SafetensorError) as error:
         raise DataError(f"the head in {folder} cannot be read: {error}") from error
     head = head_of(body, tensors, str(folder / DESCRIPTION))
-    if sha256_bytes(data) != body["weights_sha256"]:
-        raise DataError(f"{folder / WEIGHTS} is damaged: it does not have the SHA-256 in {DESCRIPTION}")
+    for name, field in names.items():
+        if sha256_bytes(files[name]) != body.get(field):
+            raise DataError(f"{folder / name} is damaged: it does not have the SHA-256 in {DESCRIPTION}")
     return head
 
 
@@ -115,10 +128,19 @@ def _neighbours(body: dict[str, Any], tensors: Tensors, transform: Transform, wh
     return NeighboursHead(**_fields(body, tensors, transform), k=k, temperature=temperature)
 
 
+def _finetuned(body: dict[str, Any], tensors: Tensors, transform: Transform, where: str) -> Head:
+    tail = {name.removeprefix(TAIL_PREFIX): one for name, one in tensors.items() if name.startswith(TAIL_PREFIX)}
+    rest = {name: one for name, one in tensors.items() if not name.startswith(TAIL_PREFIX)}
+    linear = _linear(body, rest, transform, where)
+    assert isinstance(linear, LinearHead)
+    return TunedHead(load_tail(body["space"], tail, linear.dim, where), linear)
+
+
 KINDS: dict[str, Callable[[dict[str, Any], Tensors, Transform, str], Head]] = {
     "linear": _linear,
     "mlp": _mlp,
     "neighbours": _neighbours,
+    "finetuned": _finetuned,
 }
 
 

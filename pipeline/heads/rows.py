@@ -33,6 +33,9 @@ class Rows(Protocol):
 
 R = TypeVar("R", bound=Rows)
 
+CHUNK_MAPS = 256
+"""Rows that are no vectors, read of a stream at once: each may be a megabyte."""
+
 
 def pick(x: R, rows: np.ndarray) -> R:
     """Return some rows (m,), of views the plain ones; of a stream their positions must rise.
@@ -76,5 +79,6 @@ def scores_of(x: Rows, weight: "Tensor", bias: "Tensor") -> "Tensor":
 
 
 def logits_of(head: Head, x: Rows) -> np.ndarray:
-    """Return a head's float32 logits (n, c) of features (n, d)."""
-    return np.concatenate([head.logits(chunk).numpy() for chunk in x.split(CHUNK_ROWS)])
+    """Return a head's float32 logits (n, c) of features (n, d), or of rows (n, *row_shape) that it takes."""
+    size = CHUNK_ROWS if len(x.shape) == 2 else CHUNK_MAPS
+    return np.concatenate([head.logits(chunk).numpy() for chunk in x.split(size)])

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from pipeline.extraction.job import Job
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS, Recipe
 from pipeline.store.manifest import MAX_SHARDS
+
+if TYPE_CHECKING:
+    from pipeline.backbones.cutpoints import Advice
 
 SPARE = 1.05
 """Disk space asked for beside the rows themselves."""
@@ -64,6 +67,8 @@ class Plan:
     """`{index, count}` of one of several workers."""
     made_by: str = ""
     """Which processes do the work, for people; empty for this one alone."""
+    finetune: "Advice | None" = None
+    """Whether fine-tuning can start from these rows; None of vectors, which are for heads."""
 
 
 def plan_of(job: Job, entry: Entry | None) -> Plan:
@@ -108,7 +113,14 @@ def plan_of(job: Job, entry: Entry | None) -> Plan:
         rows_to_compute=0 if entry is not None else len(job.listing) - found,
         bytes=len(job.listing) * job.space.row_bytes,
         free_bytes=shutil.disk_usage(there).free,
+        finetune=_advice(job),
     )
+
+
+def _advice(job: Job) -> "Advice | None":
+    from pipeline.backbones.cutpoints import advise
+
+    return advise(job.backbone, len(job.listing), np.dtype(job.space.store_dtype).itemsize)
 
 
 def _say(rule: dict[str, Any] | None, labelled: bool) -> str:

@@ -2,9 +2,10 @@
 
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from pipeline.backbones.preprocess import Preprocess
 from pipeline.binding import entry_of
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.findings import AUDIT, CURVE, findings_folder, has_findings
-from pipeline.heads.rows import pick
+from pipeline.heads.reading import read_head
+from pipeline.heads.rows import CHUNK_MAPS, pick
+from pipeline.heads.tuned import TunedHead
 from pipeline.learning_curve import read_curve
 from pipeline.metrics import confusions
 from pipeline.origin import open_images
@@ -32,7 +35,10 @@ from pipeline.reporting.thumbnails import thumbnails
 from pipeline.runs import Run, check_run, find_run, read_evaluations
 from pipeline.store.commit import replace_file
 from pipeline.store.entry import Entry
-from pipeline.streaming import open_features
+from pipeline.streaming import open_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def report(
         raise UsageError(f"{path} is a folder", f"Name a file: -o {path / 'report.html'}")
     missing: list[str] = []
     entry = _entry(found, Path(cache_dir), missing)
-    embedding = None if entry is None else _embedding(entry, outcomes, missing, on_map)
+    embedding = None if entry is None else _embedding(found, entry, outcomes, missing, on_map)
     totals = np.bincount(outcomes.y, minlength=len(outcomes.classes)).tolist()
     pairs = confused_pairs(confusions(outcomes.y, outcomes.predicted), totals)
     cells = cell_images(outcomes, _cells(pairs, len(outcomes.classes)))
@@ -191,10 +197,10 @@ def _entry(run: Run, cache_dir: Path, missing: list[str]) -> Entry | None:
         return None
 
 
-def _embedding(entry: Entry, outcomes: Outcomes, missing: list[str], on_map: OnProgress) -> Embedding | None:
+def _embedding(run: Run, entry: Entry, outcomes: Outcomes, missing: list[str], on_map: OnProgress) -> Embedding | None:
     """Place test rows on a map. Their features are only drawn: nothing is measured or chosen by them."""
     try:
-        features, x = open_features(entry)
+        features, x = open_rows(entry)
     except CacheError as error:
         missing.append(f"No map: {error.message}")
         return None
@@ -203,13 +209,20 @@ def _embedding(entry: Entry, outcomes: Outcomes, missing: list[str], on_map: OnP
         missing.append(f"No map: cache entry {entry.id} has other test rows than were measured.")
         return None
     rows = map_sample(len(outcomes))
-    picked = np.concatenate([part.numpy() for part in pick(x, test[rows]).split(4096)])
+    vectors = _as_vectors(run, entry)
+    picked = np.concatenate([vectors(part).numpy() for part in pick(x, test[rows]).split(CHUNK_MAPS)])
     on_map(Progress(0, len(rows)))
     found = embed(picked, rows)
     on_map(Progress(len(rows), len(rows)))
     if found is None:
         missing.append("No map: too few rows, or features that do not vary.")
     return found
+
+
+def _as_vectors(run: Run, entry: Entry) -> "Callable[[Tensor], Tensor]":
+    """Return what makes features (n, d) of rows: of a fine-tuned run, whose rows are maps, its trained layers do."""
+    head = read_head(run.path) if len(entry.space.row_shape) > 1 else None
+    return head.features if isinstance(head, TunedHead) else lambda rows: rows
 
 
 def _cells(pairs: list[dict[str, Any]], classes: int) -> list[tuple[int, int]]:
