@@ -98,7 +98,7 @@ def _only_augment(entry: Entry, how_many: HowMany) -> str:
         )
     raise CacheError(
         f"cache entry {entry.id} has no views of its images under {entry.path.parent}",
-        _how_to_make(entry, "hflip,crop:0.5-1", how_many),
+        _how_to_make(entry, "hflip,crop:0.8-1", how_many),
     )
 
 

@@ -36,7 +36,7 @@ from pipeline.console import Screen
     help="How a layer's map or tokens become a vector.  [default: avg]",
 )
 @click.option("--views", type=int, default=1, show_default=True, help="Of each image, the plain one first.")
-@click.option("--augment", metavar="STEPS", help="What further views show: hflip,crop:0.5-1,colour:0.2 and the like.")
+@click.option("--augment", metavar="STEPS", help="What further views show: hflip,crop:0.8-1,colour:0.2 and the like.")
 @click.option("--image-size", type=int, help="Pixels of a side the network sees.  [default: the weights' own]")
 @click.option("--mean", type=Numbers(), help="Of pixels in [0, 1], one or three.  [default: the weights' own]")
 @click.option("--std", type=Numbers(), help="As --mean.")
@@ -129,7 +129,7 @@ def command(
       pipeline extract scans.csv --backbone resnet18 --label-column finding --group-by patient
       pipeline extract 'shards/{000..031}.tar' --backbone resnet18
       pipeline extract ./photos --backbone timm/convnextv2_tiny --layer stages.2 --layer stages.3
-      pipeline extract ./photos --backbone resnet18 --views 4 --augment hflip,crop:0.5-1
+      pipeline extract ./photos --backbone resnet18 --views 4 --augment hflip,crop:0.8-1
       torchrun --standalone --nproc-per-node 4 --no-python pipeline extract ./photos --backbone resnet18
     """
     from dataclasses import asdict

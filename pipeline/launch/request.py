@@ -64,7 +64,7 @@ class Request:
         if self.views > 1 and self.augment is None:
             raise UsageError(
                 f"--views {self.views} needs an --augment: view 0 is the plain image, the others are random",
-                "Such as --augment hflip,crop:0.5-1,colour:0.2",
+                "Such as --augment hflip,crop:0.8-1,colour:0.2",
             )
         if self.augment is not None and self.views == 1:
             raise UsageError("--augment needs --views 2 or more: view 0 is the plain image")
