@@ -249,6 +249,7 @@ def test_without_the_weights_a_damaged_shard_is_left_alone(cache, weights, said)
         {"interpolation": "magic"},
         {"decoder": "another"},
         {"colour": "L"},
+        {"sharpen": "twice"},
         {"augment": "flip"},
     ],
     ids=str,

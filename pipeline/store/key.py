@@ -80,8 +80,12 @@ class FeatureSpace:
     @property
     def view(self) -> tuple[str, int]:
         """The augmentation and the number of the view that rows are of; of plain images an empty string and 0."""
-        augment = self.preprocess.get("augment", {})
-        return augment.get("steps", ""), augment.get("view", 0)
+        augment = self.preprocess.get("augment")
+        if augment is None:
+            return "", 0
+        known = isinstance(augment, dict) and type(augment.get("view")) is int and isinstance(augment.get("steps"), str)
+        # What another version, or anyone, has written is at least no plain image.
+        return (augment["steps"], augment["view"]) if known else (str(augment), 1)
 
     def of_view(self, steps: str, number: int) -> Self:
         """Return the space of the same images seen otherwise; view 0 is the plain image, whatever the steps."""
