@@ -66,6 +66,8 @@ def test_what_cannot_be_found_is_said_with_the_command_that_makes_it(tmp_path):
         find_views(plain, "all", "hflip")
     with pytest.raises(UsageError, match=f"holds view 1 of {STEPS}") as bound:
         train(tmp_path, view.id)
+    with pytest.raises(UsageError, match=f"holds view 1 of {STEPS}"):
+        pipeline.finetune(view.path, cache_dir=tmp_path / "cache", runs_dir=tmp_path / "runs")
     assert bound.value.hint is not None
     assert plain.id in bound.value.hint
     make_views(tmp_path / "cache", 2, "hflip:0.5")

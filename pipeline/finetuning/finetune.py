@@ -19,6 +19,7 @@ from pipeline.runs import check_name, save_run
 from pipeline.saving import provenance
 from pipeline.store.catalog import find_entry
 from pipeline.streaming import Stream
+from pipeline.views import check_plain
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def finetune(
     check_name(name)
     settings = FinetuneSettings.of(settings, **changes)
     entry = find_entry(Path(cache_dir), str(cache))
+    check_plain(entry)
     job = open_job(entry, settings, val_fraction=val_fraction, split_seed=split_seed, stream=stream, device=device)
     checkpoint = Checkpoint(Path(runs_dir), job.key(), checkpoint_seconds)
     with job.computing():
