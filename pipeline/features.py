@@ -1,7 +1,7 @@
 """The value that leaves the cache: features with labels, ids, classes and splits, ready for any head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,9 @@ def open_cache(cache: str | Path = "latest", *, cache_dir: str | Path = "cache")
     Raises:
         CacheError: if there is no such entry, or a file of it is missing or damaged (it is named).
     """
-    return read_features(find_entry(Path(cache_dir), str(cache)))
+    features = read_features(find_entry(Path(cache_dir), str(cache)))
+    # Plain lists, as notebooks and json expect them; this package itself holds ids compressed.
+    return replace(features, ids=list(features.ids), groups=list(features.groups))
 
 
 def read_features(entry: Entry) -> Features:

@@ -339,7 +339,8 @@ class Job:
         return entry_id(self.space, listing.classes, listing.ids, digests, listing.labels, splits, listing.groups)
 
     def close(self) -> None:
-        """Stop the loading processes, if they were started."""
+        """Stop the loading processes, if they were started, and forget what was asked of them."""
+        self.requested.clear()
         for name in ("loader", "plain_loader"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()

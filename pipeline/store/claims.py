@@ -149,25 +149,29 @@ class Claims:
             FileNotFoundError: if the work is done and its folder removed.
             CacheError: if the disk is full or cannot be written.
         """
+        self.held[name] = Claim(self.holder)  # beforehand: whatever interrupts what follows gives it up again
+        mine = self._taken(name, lost=lost)
+        if mine is None:
+            del self.held[name]
+            return None
+        self.held[name] = mine
+        self._beat()
+        return mine
+
+    def _taken(self, name: str, *, lost: bool) -> Claim | None:
         path = self._path(name)
         there = self._read(path)  # opening it also makes a network file system ask for its time stamp anew
         if there is None:
             with disk_errors(self.folder, 0):
                 self.folder.mkdir(exist_ok=True)  # never its parent: work that is done does not come back
             mine = Claim(self.holder)
-            if not self._write(path, mine):
-                return None
-        elif there.holder == self.holder:
-            mine = there
-        elif lost or self._is_lost(name, there):
-            mine = there.inherited(self.holder)
-            if not self._take_over(path, there, mine):
-                return None
-        else:
+            return mine if self._write(path, mine) else None
+        if there.holder == self.holder:
+            return there
+        if not lost and not self._is_lost(name, there):
             return None
-        self.held[name] = mine
-        self._beat()
-        return mine
+        mine = there.inherited(self.holder)
+        return mine if self._take_over(path, there, mine) else None
 
     def update(self, name: str, **changes: Any) -> Claim:  # noqa: ANN401 - fields of a Claim
         """Change what is said in a claim that is held, durably."""
@@ -180,10 +184,11 @@ class Claims:
 
     def release(self, name: str) -> None:
         """Give a claim up: what it was for is done, or left to others."""
-        if self.held.pop(name, None) is not None:
+        if name in self.held:
             with contextlib.suppress(OSError, CacheError):
                 if self._is_mine(name):  # others may have taken it over from a process that was stopped for long
                     self._path(name).unlink()
+            del self.held[name]
 
     def moved(self) -> None:
         """Tell that work goes on."""

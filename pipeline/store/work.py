@@ -144,10 +144,10 @@ class WorkFolder:
         return [record for record in map(self.outline, self.numbers()) if record is not None]
 
     def mark(self, number: int) -> Mark | None:
-        """Return what tells a shard's commit record from one written later, None if there is none."""
+        """Return what tells a shard's commit record from one written later, None if there is none to be read."""
         try:
             found = self._record_path(number).stat()
-        except FileNotFoundError:
+        except OSError:  # what is wrong with it, reading it says
             return None
         return found.st_ino, found.st_mtime_ns
 
