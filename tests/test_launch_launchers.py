@@ -45,6 +45,11 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def shards(entry: Path) -> list[bytes]:
+    """The bytes of an entry's shards."""
+    return [path.read_bytes() for path in sorted((entry / "shards").iterdir())]
+
+
 def documents(text: str) -> list[dict]:
     """What several workers printed, each its own document."""
     found, at = [], 0
@@ -56,7 +61,7 @@ def documents(text: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(("launcher", "count"), [("torchrun", 2), ("xargs", 2)])
-def test_a_launcher_starts_workers_that_return_the_same_entry(place, launcher, count):
+def test_a_launcher_starts_workers_that_return_the_same_entry(place, cli, launcher, count):
     command = line_with(launcher).replace("seq 0 3", "seq 0 1").replace("{}/4", "{}/2")
     done = subprocess.run(command, shell=True, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -67,6 +72,9 @@ def test_a_launcher_starts_workers_that_return_the_same_entry(place, launcher, c
     assert sum(document["computed"] for document in found) == 24
     assert {document["computed"] + document["elsewhere"] + document["reused"] for document in found} == {24}
     assert "Traceback" not in done.stderr
+    alone = json.loads(cli("extract", place / "photos", *SMALL.split(), "--cache-dir", place / "alone").out)
+    assert found[0]["cache"] == alone["cache"]
+    assert shards(place / found[0]["path"]) == shards(place / alone["path"])
 
 
 IMITATED = {

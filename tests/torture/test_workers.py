@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SPACE, make_photos
-from harness import Child, entry_bytes
+from harness import FULL, Child, entry_bytes
 from PIL import Image
 
 import pipeline
@@ -252,7 +252,7 @@ def processes_of(session: int) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are listed from /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT][: 2 if FULL else 1], ids=lambda number: number.name)
 def test_a_driver_that_is_interrupted_leaves_no_process_and_no_claim(photos, tmp_path, number):
     options = [
         "--batch-size",

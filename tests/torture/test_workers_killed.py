@@ -15,7 +15,7 @@ def shard_bytes(result) -> list[bytes]:
 
 
 def test_workers_killed_at_random_cost_the_shards_they_were_at(tmp_path, tally):
-    kills = int(os.environ.get("PIPELINE_KILLS", trials(quick=6, full=30)))
+    kills = int(os.environ.get("PIPELINE_KILLS", trials(quick=4, full=30)))
     photos, log = make_photos(tmp_path / "photos", per_class=PER_CLASS), tmp_path / "log"
     (alone,) = run_fleet(photos, tmp_path / "alone", [None])
     results = run_fleet(
