@@ -60,3 +60,18 @@ def test_a_shard_that_another_worker_holds_is_left_to_it_and_one_that_it_has_mad
         others.release("0")
         assert queue.other() == 2
         assert (maker.left().tolist(), maker.tallies[0].elsewhere) == ([1, 2, 3], 8)
+
+
+def test_a_led_worker_suspects_no_image_because_others_are_at_the_same_shard(maker):
+    """Two drivers may lead workers on one extraction: a claim is of a lost worker only if its driver says so."""
+    (job,) = maker.jobs
+    with Claims(job.work.path) as theirs, Claims(job.work.path) as ours:
+        theirs.take("0")
+        theirs.update("0", deaths=5, trying=(3,), strikes={3: 1})  # carefully at an image, and alive
+        maker.make_led(0, ours, lost=())
+        assert job.work.record(0).bad == {}
+        assert "0" in theirs.held
+        theirs.take("1")
+        theirs.update("1", deaths=5, trying=(11,), strikes={11: 1})
+        maker.make_led(1, ours, lost=[theirs.holder.token])
+        assert list(job.work.record(1).bad) == [11 - 8]

@@ -101,7 +101,7 @@ def test_of_many_heirs_one_takes_over(work):
 
     def take(heir: Claims) -> None:
         start.wait()
-        found = heir.take("3", lost=False)
+        found = heir.take("3")
         if found is not None:
             taken.append(found)
 

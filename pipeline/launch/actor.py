@@ -34,13 +34,13 @@ class Actor:
         def prepare() -> dict[str, Any]:
             _enter(folder)
             self.member = Member(request, plans, Share(**share))
-            return {"ready": True}
+            return {"ready": self.member.token}
 
         return _answer(prepare)
 
-    def make(self, number: int, ahead: int | None) -> dict[str, Any]:
+    def make(self, number: int, ahead: int | None, lost: Sequence[str]) -> dict[str, Any]:
         """Make a shard."""
-        return _answer(lambda: {"made": self.member.make(number, ahead)})
+        return _answer(lambda: {"made": self.member.make(number, ahead, lost)})
 
 
 def _answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

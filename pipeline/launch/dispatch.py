@@ -24,6 +24,8 @@ class Ready:
     """A worker has opened everything and waits."""
 
     member: str
+    token: str
+    """What tells its claims from those of others."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ Event = Ready | Made | Lost
 class Team(Protocol):
     """Workers, wherever they are; a lost one is replaced by the team itself as long as it is asked for events."""
 
-    def send(self, member: str, number: int, ahead: int | None) -> None:
-        """Tell an idle worker to make a shard, and which one it gets next."""
+    def send(self, member: str, number: int, ahead: int | None, lost: Sequence[str]) -> None:
+        """Tell an idle worker to make a shard, which one it gets next, and whose claims are those of the dead."""
 
     def events(self, seconds: float) -> list[Event]:
         """Return what happened, after waiting at most so long for something to happen.
@@ -65,6 +67,7 @@ class Team(Protocol):
 
 @dataclass
 class _Worker:
+    token: str
     at: int | None = None
     """The shard being made."""
     next: int | None = None
@@ -77,6 +80,8 @@ class _State:
     workers: dict[str, _Worker] = field(default_factory=dict)
     losses: int = 0
     failed_starts: int = 0
+    lost: list[str] = field(default_factory=list)
+    """Tokens of workers that have died."""
     shards: Counter[int] = field(default_factory=Counter)
     """Workers lost while they made a shard."""
 
@@ -100,12 +105,12 @@ def _give_work(name: str, worker: _Worker, state: _State, team: Team) -> None:
     worker.at = worker.next if worker.next is not None else state.todo.popleft()
     # Near the end nothing is set aside for a worker that is busy: another may be idle.
     worker.next = state.todo.popleft() if len(state.todo) >= len(state.workers) else None
-    team.send(name, worker.at, worker.next)
+    team.send(name, worker.at, worker.next, state.lost)
 
 
 def _take_note(event: Event, state: _State, maker: Maker) -> None:
     if isinstance(event, Ready):
-        state.workers[event.member] = _Worker()
+        state.workers[event.member] = _Worker(event.token)
         state.failed_starts = 0
     elif isinstance(event, Made):
         worker = state.workers[event.member]
@@ -131,6 +136,7 @@ def _lose(event: Lost, state: _State) -> None:
                 f"workers do not start; the last said: {event.why}", "`pipeline doctor` checks the installation."
             )
         return
+    state.lost.append(worker.token)
     state.todo.extendleft(number for number in (worker.next, worker.at) if number is not None)
     state.losses += 1
     if worker.at is not None:

@@ -72,11 +72,11 @@ class LocalTeam:
         for place in range(len(self._devices)):
             self._start(place)
 
-    def send(self, member: str, number: int, ahead: int | None) -> None:
+    def send(self, member: str, number: int, ahead: int | None, lost: Sequence[str]) -> None:
         """See `Team`."""
         self._members[member].busy = True
         with contextlib.suppress(OSError):  # it has died: its answers end, which `events` finds
-            self._members[member].orders.send_bytes(json.dumps([number, ahead]).encode())
+            self._members[member].orders.send_bytes(json.dumps([number, ahead, lost]).encode())
 
     def events(self, seconds: float) -> list[Event]:
         """See `Team`."""
@@ -92,7 +92,8 @@ class LocalTeam:
             member.busy = False
             if "error" in answer:
                 raise error_from_json(answer["error"])
-            found.append(Ready(member.name) if "ready" in answer else Made(member.name, answer["made"]))
+            ready = answer.get("ready")
+            found.append(Made(member.name, answer["made"]) if ready is None else Ready(member.name, ready))
         return found
 
     def close(self) -> None:
@@ -133,7 +134,6 @@ def _launch(name: str, request: Mapping[str, Any], plans: Sequence[str], share: 
         "share": vars(share),
         "orders": order_read,
         "answers": answer_write,
-        "parent": os.getpid(),
     }
     try:
         process = subprocess.Popen(

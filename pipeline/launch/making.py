@@ -1,6 +1,6 @@
 """Making shards of one pass, a number at a time, and the count of what came of it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -111,6 +111,18 @@ class Maker:
         finally:
             for job in self.jobs:
                 job.trial = None
+
+    def make_led(self, number: int, claims: Claims, lost: Collection[str], ahead: int | None = None) -> None:
+        """Make shard `number` because a driver says so, whoever is at it; `lost` are holders that it knows to be dead.
+
+        Where another worker that lives has the claim, led by another driver or by none, both make the shard.
+        """
+        claim = claims.take(str(number), lost=lost)
+        if claim is None:
+            self.make(number, ahead)
+            return
+        self.make_claimed(number, claim, claims, ahead)
+        claims.release(str(number))
 
     def look(self) -> None:
         """See which numbers have been committed since, by whoever it was; the names of records say so, most times."""

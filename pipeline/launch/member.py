@@ -64,15 +64,15 @@ class Member:
         self.claims = self._stack.enter_context(Claims(jobs[0].work.path))
         self.maker.moved = self.claims.moved
 
-    def make(self, number: int, ahead: int | None) -> list[dict[str, int]]:
-        """Make shard `number`, whoever was at it before; return a tally for each job."""
+    @property
+    def token(self) -> str:
+        """What tells its claims from those of others."""
+        return self.claims.holder.token
+
+    def make(self, number: int, ahead: int | None, lost: Sequence[str]) -> list[dict[str, int]]:
+        """Make shard `number`; return a tally for each job. `lost` are the tokens of members that have died."""
         self.maker.tallies = [Tally() for _ in self.maker.jobs]
-        claim = self.claims.take(str(number), lost=True)
-        if claim is None:  # given up this very moment by a worker that the driver takes for lost
-            claim = self.claims.take(str(number), lost=True)
-        assert claim is not None, f"nobody but the driver gives out shard {number}"
-        self.maker.make_claimed(number, claim, self.claims, ahead)
-        self.claims.release(str(number))
+        self.maker.make_led(number, self.claims, lost, ahead)
         return [asdict(tally) for tally in self.maker.tallies]
 
     def close(self) -> None:

@@ -59,10 +59,10 @@ class RayTeam:
             else:
                 cluster.ray.kill(actor)
 
-    def send(self, member: str, number: int, ahead: int | None) -> None:
+    def send(self, member: str, number: int, ahead: int | None, lost: Sequence[str]) -> None:
         """See `Team`."""
         hand = self._hands[member]
-        hand.call = hand.actor.make.remote(number, ahead)
+        hand.call = hand.actor.make.remote(number, ahead, list(lost))
 
     def events(self, seconds: float) -> list[Event]:
         """See `Team`."""
@@ -98,7 +98,7 @@ class RayTeam:
         if "ready" in answer:
             hand.ready = True
             self._failed.pop(hand.spot, None)
-            return [Ready(hand.name)]
+            return [Ready(hand.name, answer["ready"])]
         return [Made(hand.name, answer["made"])]
 
     def _lose(self, hand: _Hand, why: str) -> list[Event]:

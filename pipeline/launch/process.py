@@ -36,9 +36,8 @@ def main() -> None:
             member = stack.enter_context(
                 contextlib.closing(Member(setup["request"], setup["plans"], Share(**setup["share"])))
             )
-            answer({"ready": True})
+            answer({"ready": member.token})
             while True:
-                number, ahead = json.loads(orders.recv_bytes())
-                answer({"made": member.make(number, ahead)})
+                answer({"made": member.make(*json.loads(orders.recv_bytes()))})
         except PipelineError as error:
             answer({"error": error_to_json(error)})

@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -142,8 +142,8 @@ class Claims:
         for name in list(self.held):
             self.release(name)
 
-    def take(self, name: str, *, lost: bool = False) -> Claim | None:
-        """Claim `name`; return None while another holds it and lives. With `lost` that is known not to be so.
+    def take(self, name: str, *, lost: Collection[str] = ()) -> Claim | None:
+        """Claim `name`; return None while another holds it and lives. `lost` are tokens of holders known to be dead.
 
         Raises:
             FileNotFoundError: if the work is done and its folder removed.
@@ -158,7 +158,7 @@ class Claims:
         self._beat()
         return mine
 
-    def _taken(self, name: str, *, lost: bool) -> Claim | None:
+    def _taken(self, name: str, *, lost: Collection[str]) -> Claim | None:
         path = self._path(name)
         there = self._read(path)  # opening it also makes a network file system ask for its time stamp anew
         if there is None:
@@ -168,7 +168,7 @@ class Claims:
             return mine if self._write(path, mine) else None
         if there.holder == self.holder:
             return there
-        if not lost and not self._is_lost(name, there):
+        if there.holder.token not in lost and not self._is_lost(name, there):
             return None
         mine = there.inherited(self.holder)
         return mine if self._take_over(path, there, mine) else None
