@@ -13,11 +13,10 @@ from pipeline.store.key import (
     FeatureSpace,
     Recipe,
     entry_id,
-    id_bytes,
-    id_text,
     plan_id,
     shard_rows_for,
 )
+from pipeline.textcolumn import bytes_text, text_bytes
 
 SPACE = FeatureSpace(
     "torchvision/tiny", "0" * 64, "input:fc", "none", {"mean": [0.5], "crop": 32}, "float32", "float32", (4,)
@@ -167,7 +166,7 @@ def test_a_plan_is_named_by_space_source_and_ids_in_order():
     "name", [b"plain.jpg", "grüße/日本.png".encode(), b"\xff\xfe latin \xe9.jpg", b"", b"new\nline"]
 )
 def test_sample_ids_come_back_as_the_bytes_they_were(name):
-    assert id_bytes(id_text(name)) == name
+    assert text_bytes(bytes_text(name)) == name
 
 
 def test_a_recipe_goes_through_json():

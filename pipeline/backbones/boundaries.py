@@ -137,7 +137,7 @@ def _boundaries(
     for layer, passed in places.items():
         if layer.startswith(OUTPUT) and len(passed) == 1 and passed[0] in single:
             names.setdefault(passed[0], []).append(layer)
-    needed, found = _needed(nodes), []
+    needed, found = needed_nodes(nodes), []
     for place in sorted(names):
         count = _trainable(network, nodes[place + 1 :], needed)
         if count:
@@ -173,7 +173,7 @@ def _defaults(network: nn.Module) -> dict[str, Any]:
 
 def _single(nodes: Sequence[fx.Node]) -> frozenset[int]:
     """Return the places of nodes that all paths from the image to the output pass."""
-    needed = _needed(nodes)
+    needed = needed_nodes(nodes)
     from_image: set[fx.Node] = set()
     for node in nodes:
         if node.op == "placeholder" or from_image.intersection(node.all_input_nodes):
@@ -191,11 +191,11 @@ def _single(nodes: Sequence[fx.Node]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _needed(nodes: Sequence[fx.Node]) -> set[fx.Node]:
-    """Return the nodes that the output depends on, itself among them."""
+def needed_nodes(nodes: Sequence[fx.Node], given: fx.Node | None = None) -> set[fx.Node]:
+    """Return the nodes that the output depends on, itself among them; with `given` those without what gives that."""
     needed: set[fx.Node] = set()
     for node in reversed(nodes):
-        if node.op == "output" or needed.intersection(node.users):
+        if node is not given and (node.op == "output" or needed.intersection(node.users)):
             needed.add(node)
     return needed
 

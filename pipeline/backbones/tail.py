@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.boundaries import Boundary, Traced, trace, without
+from pipeline.backbones.boundaries import Boundary, Traced, needed_nodes, trace, without
 from pipeline.backbones.taps import Tapped
 from pipeline.errors import UsageError
 
@@ -82,10 +82,7 @@ def _behind(graph: fx.Graph, place: int) -> fx.Graph:
     nodes = list(graph.nodes)
     made = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {nodes[place]: made.placeholder("rows")}
-    wanted: set[fx.Node] = set()
-    for node in reversed(nodes):
-        if node is not nodes[place] and (node.op == "output" or wanted.intersection(node.users)):
-            wanted.add(node)
+    wanted = needed_nodes(nodes, given=nodes[place])
     for node in nodes:
         if node in wanted:
             copies[node] = made.node_copy(node, lambda one: copies[one])

@@ -167,7 +167,7 @@ class _Worker:
         """Since when a claim is known whose holder gives no sign of life."""
 
     def work(self) -> Step:
-        """Do what `launch.crews.make_shared` does; yield the seconds that pass."""
+        """Do what `launch.sharing.make_shared` does; yield the seconds that pass."""
         fleet = self.simulation.fleet
         queue = Queue(self, Share(self.index, fleet.workers), self, self._clock)
         yield from self._pay()

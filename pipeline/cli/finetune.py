@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
-from pipeline.cli.recipe_options import choice, given_options, number, validation_options
+from pipeline.cli.recipe_options import choice, given_options, name_option, number, schedule_options, validation_options
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
@@ -21,9 +21,7 @@ from pipeline.console import Screen
 @number("--weight-decay", 0.0)
 @number("--momentum", 0.0, "Of --optimizer sgd.")
 @number("--label-smoothing", 0.0, "Share of the target spread over all classes.")
-@choice("--schedule", "constant", "cosine", help="Of both learning rates.")
-@number("--warmup-epochs", 0, "In which they rise from 0.")
-@number("--early-stopping", 0, "Stop after so many epochs without a lower validation loss; keep the best.")
+@schedule_options
 @choice("--bn", "frozen", "train", help="BatchNorm statistics behind the cut: as pretrained, or moving on.")
 @number("--hflip", 0.0, "Share of maps mirrored each time. It is not what mirrored images give: docs/FINETUNE.md.")
 @number("--seed", 0, "Of the head's initialisation, the batch order and what is mirrored.")
@@ -32,7 +30,7 @@ from pipeline.console import Screen
 @stream_option
 @device_option
 @number("--checkpoint-seconds", 20.0, "An epoch ends in a checkpoint if the last one is as long ago.")
-@click.option("--name", default="", help="Goes behind the run's number.")
+@name_option
 @cache_dir_option
 @runs_dir_option
 @global_options

@@ -25,6 +25,19 @@ def validation_options(command: F) -> F:
     return number("--val-fraction", 0.1, "Share of train held out where the source names no val split.")(command)
 
 
+def schedule_options(command: F) -> F:
+    """Add --schedule, --warmup-epochs and --early-stopping."""
+    text = "Stop after so many epochs without a lower validation loss; keep the best."
+    command = number("--early-stopping", 0, text)(command)
+    command = number("--warmup-epochs", 0, "In which they rise from 0.")(command)
+    return choice("--schedule", "constant", "cosine", help="Of learning rates.")(command)
+
+
+def name_option(command: F) -> F:
+    """Add --name."""
+    return click.option("--name", default="", help="Goes behind the run's number.")(command)
+
+
 class HowManyViews(click.ParamType[int | str]):
     """A number of views, or all."""
 

@@ -12,7 +12,9 @@ from pipeline.cli.recipe_options import (
     choice,
     given_options,
     list_option,
+    name_option,
     number,
+    schedule_options,
     validation_options,
     views_options,
 )
@@ -62,9 +64,7 @@ class Seeds(click.ParamType[tuple[int, ...]]):
 @number("--hidden", 0, "Units of a hidden layer: heads are trained one by one, as with --early-stopping.")
 @number("--label-smoothing", 0.0)
 @choice("--sampling", "shuffle", "balanced")
-@choice("--schedule", "constant", "cosine")
-@number("--warmup-epochs", 0)
-@number("--early-stopping", 0)
+@schedule_options
 @choice("--class-weight", "none", "balanced")
 @click.option("--folds", type=int, default=0, help="Choose by cross-validation with so many folds.  [default: none]")
 @validation_options
@@ -73,7 +73,7 @@ class Seeds(click.ParamType[tuple[int, ...]]):
 @stream_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="All settings as .csv or .json.")
 @device_option
-@click.option("--name", default="", help="Goes behind the run's number.")
+@name_option
 @cache_dir_option
 @runs_dir_option
 @global_options

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from pipeline.cli.options import cache_dir_option, device_option, global_options, runs_dir_option, stream_option
-from pipeline.cli.recipe_options import choice, given_options, number, validation_options, views_options
+from pipeline.cli.recipe_options import (
+    choice,
+    given_options,
+    name_option,
+    number,
+    schedule_options,
+    validation_options,
+    views_options,
+)
 from pipeline.cli.steps import runs_dir_words
 from pipeline.console import Screen
 
@@ -28,9 +36,7 @@ from pipeline.console import Screen
 @number("--hidden", 0, "Units of a hidden layer; 0 is a linear head.")
 @number("--label-smoothing", 0.0, "Share of the target spread over all classes.")
 @choice("--sampling", "shuffle", "balanced", help="balanced draws all classes equally often.")
-@choice("--schedule", "constant", "cosine", help="Of the learning rate.")
-@number("--warmup-epochs", 0, "In which the learning rate rises from 0.")
-@number("--early-stopping", 0, "Stop after so many epochs without a lower validation loss; keep the best.")
+@schedule_options
 @choice("--class-weight", "none", "balanced", help="Weigh classes by 1 / frequency; also exact and ridge.")
 @click.option("--l2", type=float, help="Of exact and ridge.  [default: exact 1 / n, ridge best on validation]")
 @click.option("--C", "C", type=float, help="Of exact, as in scikit-learn: l2 = 1 / (C n).  [default: 1]")
@@ -40,7 +46,7 @@ from pipeline.console import Screen
 @validation_options
 @stream_option
 @device_option
-@click.option("--name", default="", help="Goes behind the run's number.")
+@name_option
 @cache_dir_option
 @runs_dir_option
 @global_options

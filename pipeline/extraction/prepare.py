@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.backbones.backbone import Backbone
 from pipeline.digest import array_digest
 from pipeline.errors import DataError, UsageError
-from pipeline.extraction.job import Job
+from pipeline.extraction.job import SPAN, Job
 from pipeline.extraction.recipe import Wishes, pinned_recipe, wished_recipe
 from pipeline.sources.source import UNLABELLED, ArrayPayload, Listing, Source
 from pipeline.store.key import STORE_DTYPES, FeatureSpace, plan_id
@@ -16,9 +16,6 @@ from pipeline.store.statindex import StatIndex
 from pipeline.store.work import WorkFolder
 
 logger = logging.getLogger(__name__)
-
-SPAN = 1 << 16
-"""Files whose stat fields are in memory at the same time."""
 
 
 def prepare(

@@ -104,7 +104,8 @@ def published_entry(job: Job) -> Entry | None:
 
     Whoever published it has verified every byte: only sizes are compared again.
     """
-    entry = next((one for one in list_entries(job.root) if job.work.token == one.manifest.get("work") != ""), None)
+    token = job.work.token
+    entry = next((one for one in list_entries(job.root) if token and one.manifest.get("work") == token), None)
     if entry is None and not job.restart and job.known.all():
         with contextlib.suppress(CacheError):
             entry = open_entry(job.root / job.final_id(job.digests)[:SHORT])

@@ -5,7 +5,7 @@ Images are taken as the encoded bytes they are stored as, not decoded: a digest 
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,23 +127,21 @@ class HuggingSource:
         if self.reading.unlabelled:
             return np.full(len(ids), UNLABELLED, np.int64), ()
         column = self._label_column()
-        labels, wrong = LabelNumbers(), Noted[str]()
-        names: list[str] | None = None
-        for row, (part, value) in enumerate(self._values(column)):
-            names = getattr(part.rows.features[column], "names", None)
-            if names is not None:
-                value = names[value] if value is not None and value >= 0 else None
-            label = label_text(value)
-            if label is None:
-                wrong.add(ids[row])
-            else:
-                labels.append(label)
+        labels = LabelNumbers()
+        wrong = _take(labels, self._label_values(column), ids)
         if wrong.count:
             raise DataError(
                 f"{self.spec}: {wrong.count:,} samples have no label in column {column!r}: {some(wrong.first)}",
                 "A label is text or an integer; --unlabelled takes the images without.",
             )
+        names = getattr(self.parts[-1].rows.features[column], "names", None)
         return labels.numbered(names if names is not None and set(labels.names) <= set(names) else None)
+
+    def _label_values(self, column: str) -> Iterator[Any]:
+        """Yield the label of every sample: of a column that has names for its numbers the name."""
+        for part, value in self._values(column):
+            names = getattr(part.rows.features[column], "names", None)
+            yield value if names is None else names[value] if value is not None and value >= 0 else None
 
     def _values(self, column: str) -> Iterator[tuple[Part, Any]]:
         """Yield the part and the value of every sample in a column of small values."""
@@ -167,16 +165,23 @@ class HuggingSource:
         if folder_level(group_by) is not None:
             raise DataError(f"{self.spec} has no folders to group by", "Name a column: --group-by patient.")
         _column(self.spec, self.parts, group_by, "group", "--group-by")
-        groups, wrong = ColumnBuilder(), Noted[str]()
-        for row, (_, value) in enumerate(self._values(group_by)):
-            group = label_text(value)
-            if group is None:
-                wrong.add(ids[row])
-            else:
-                groups.append(group)
+        groups = ColumnBuilder()
+        wrong = _take(groups, (value for _, value in self._values(group_by)), ids)
         if wrong.count:
             raise DataError(f"{self.spec}: {wrong.count:,} samples have no group in {group_by!r}: {some(wrong.first)}")
         return TextColumn.built(groups)
+
+
+def _take(texts: LabelNumbers | ColumnBuilder, values: Iterable[Any], ids: TextColumn) -> Noted[str]:
+    """Append the text of every sample's value; return the ids of samples whose value is none."""
+    wrong = Noted[str]()
+    for row, value in enumerate(values):
+        text = label_text(value)
+        if text is None:
+            wrong.add(ids[row])
+        else:
+            texts.append(text)
+    return wrong
 
 
 def hugging_source(text: str, reading: Reading) -> HuggingSource:

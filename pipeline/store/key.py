@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.digest import canonical_json, sha256_json
 from pipeline.errors import CacheError
 from pipeline.store.fields import Fields, check_fields
-from pipeline.textcolumn import TextColumn, bytes_text, text_bytes
+from pipeline.textcolumn import TextColumn, text_bytes
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; arrays of splits hold positions in this tuple."""
@@ -148,16 +148,6 @@ def shard_rows_for(row_bytes: int, batch_size: int) -> int:
     """Return the rows a shard: 32 MB worth within 256 to 2,048, a multiple of the batch."""
     rows = min(MAX_SHARD_ROWS, max(MIN_SHARD_ROWS, SHARD_BYTES // row_bytes))
     return max(batch_size, rows // batch_size * batch_size)
-
-
-def id_bytes(sample_id: str) -> bytes:
-    """Return a sample id as bytes; file names that are not UTF-8 come back unchanged with `id_text`."""
-    return text_bytes(sample_id)
-
-
-def id_text(data: bytes) -> str:
-    """Return the sample id that `id_bytes` made `data` from."""
-    return bytes_text(data)
 
 
 def plan_id(space: FeatureSpace, source: dict[str, Any], ids: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ from typing import Any
 
 from pipeline.errors import CacheError
 from pipeline.store.fields import HEX, Fields, check_fields
-from pipeline.store.key import SPLITS, FeatureSpace, Recipe, id_bytes
+from pipeline.store.key import SPLITS, FeatureSpace, Recipe
+from pipeline.textcolumn import text_bytes
 
 FORMAT = "pipeline-entry"
 FORMAT_VERSION = 1
@@ -82,7 +83,7 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
 
 def _is_text(name: str) -> bool:
     try:
-        id_bytes(name)
+        text_bytes(name)
     except UnicodeEncodeError:
         return False
     return True

@@ -23,7 +23,7 @@ from pipeline.store.columns import LIBVER, inspect, set_attributes
 from pipeline.store.commit import disk_errors, new_file, sync_folder, temporary_folder, write_new
 from pipeline.store.entry import Entry, open_entry
 from pipeline.store.headers import Place
-from pipeline.store.key import SHORT, FeatureSpace, entry_id, id_bytes
+from pipeline.store.key import SHORT, FeatureSpace, entry_id
 from pipeline.store.manifest import check_manifest
 from pipeline.store.publish import complete_manifest, described, publish_entry
 from pipeline.store.samples import COLUMNS as SAMPLE_COLUMNS
@@ -31,6 +31,7 @@ from pipeline.store.samples import OPTIONAL, SampleTable
 from pipeline.store.shard import ShardRows, shard_bytes
 from pipeline.store.skeleton import check_skeleton
 from pipeline.store.verify import find_damage
+from pipeline.textcolumn import text_bytes
 
 FORMAT, FORMAT_VERSION = "pipeline-export", 1
 MAGIC = b"pipeline-export 1\n"
@@ -82,7 +83,7 @@ def export_single(entry: Entry, path: Path) -> int:
 
 
 def _class_names(classes: Sequence[str]) -> np.ndarray:
-    names = [id_bytes(name) for name in classes]
+    names = [text_bytes(name) for name in classes]
     return np.array(names, dtype=f"S{max([1, *map(len, names)])}")
 
 
