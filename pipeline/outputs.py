@@ -1,8 +1,6 @@
 """Files that a user asks for: refused before any work where they cannot be, and whole or absent afterwards."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
@@ -29,16 +27,6 @@ def check_output(path: Path, endings: Sequence[str], *, overwrite: bool | None =
     if path.exists() and not overwrite:
         way_out = "" if overwrite is None else ", or pass --overwrite"
         raise UsageError(f"{path} exists", f"Name another file{way_out}.")
-
-
-def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table as CSV, a line a row."""
-    cells = [header, *rows]
-    # The csv module leaves a lone carriage return unquoted, which readers take for the end of a line.
-    odd = any("\r" in cell for row in cells for cell in row if isinstance(cell, str))
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerows(cells)
-    return file.getvalue()
 
 
 def write_output(path: Path, data: str | bytes) -> None:

@@ -16,10 +16,10 @@ from pipeline.auditing.judging import judge
 from pipeline.auditing.labels import confident_joint
 from pipeline.auditing.leaks import find_leaks
 from pipeline.auditing.near import MOST, near_duplicates
+from pipeline.csvtext import csv_text
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features
 from pipeline.findings import CURVE, check_findings, read_finding, write_finding
-from pipeline.outputs import csv_text
 from pipeline.selection import choose_folds
 
 N = 120

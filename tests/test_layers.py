@@ -6,7 +6,7 @@ from pathlib import Path
 import pipeline
 
 HOUSE = [
-    {"errors", "digest", "progress", "versions", "reference_loop", "calibration", "textcolumn"},
+    {"errors", "digest", "progress", "versions", "reference_loop", "calibration", "csvtext", "textcolumn"},
     {"device", "threads", "memory", "config"},
     {"sources"},
     {"backbones"},

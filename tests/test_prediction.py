@@ -118,6 +118,16 @@ PREDICTIONS = [
 ]
 
 
+def test_a_carriage_return_in_a_name_does_not_end_its_row(tmp_path):
+    path = tmp_path / "out.csv"
+    names = ["plain.jpg", "odd\rname.jpg", "line\nname.jpg"]
+    with prediction_file(path, 1) as write:
+        for name in names:
+            write(pipeline.Prediction(name, (("cat", 1.0),)))
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == names
+
+
 def test_csv_has_a_column_a_class_and_the_error(tmp_path):
     with prediction_file(tmp_path / "out.csv", 2) as write:
         for prediction in PREDICTIONS:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.auditing.result import AuditResult, Suspect
+from pipeline.csvtext import csv_text
 from pipeline.findings import AUDIT, write_finding
-from pipeline.outputs import csv_text
 from pipeline.store.commit import make_folder, replace_file
 
 ROWS = ("id", "split", "label")

@@ -7,8 +7,8 @@ from pipeline.cli.runs import head_words
 from pipeline.cli.show_evaluation import NAMES, SHARES, figure, plus_minus
 from pipeline.comparison import ComparisonResult, Line
 from pipeline.console import Screen, count, duration, percent, plain, size
+from pipeline.csvtext import csv_text
 from pipeline.intervals import RESAMPLES
-from pipeline.outputs import csv_text
 
 FIELDS = (
     *("runs", "seeds", "head", "backbone", "cache", "metric", "value", "std", "low", "high"),

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pipeline.console import Screen, count, duration, percent
+from pipeline.csvtext import csv_text
 from pipeline.extrapolation import VERDICTS
 from pipeline.learning_curve import CurvePlan, CurvePoint, CurveResult
-from pipeline.outputs import check_output, csv_text, write_output
+from pipeline.outputs import check_output, write_output
 
 PLOT_WIDTH = 36
 COLUMNS = ("images", "shots", "draws", "accuracy", "±")

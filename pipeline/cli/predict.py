@@ -112,7 +112,7 @@ def _write(
     screen: Screen, predictions: "Iterable[Prediction]", output: Path | None, top_k: int, *, overwrite: bool
 ) -> list[dict[str, Any]]:
     """Write predictions where they are wanted; return those that are to be part of one JSON document."""
-    from pipeline.prediction.write import csv_writer, prediction_file
+    from pipeline.prediction.write import csv_rows, prediction_file
 
     if output is not None:
         with prediction_file(output, top_k, overwrite=overwrite) as write:
@@ -121,7 +121,7 @@ def _write(
         return []
     if screen.json:
         return [prediction.to_json() for prediction in predictions]
-    write = csv_writer(sys.stdout, top_k)
+    write = csv_rows(sys.stdout, top_k)
     for prediction in predictions:
         write(prediction)
     return []

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.console import Screen, count, duration, percent, plain
+from pipeline.csvtext import csv_text
 from pipeline.heads.settings import HeadSettings
-from pipeline.outputs import csv_text, write_output
+from pipeline.outputs import write_output
 from pipeline.sweeping import Candidate, SweepPlan, SweepResult
 
 SHOWN = 10

@@ -1,6 +1,5 @@
 """Predictions as CSV, JSON lines or Parquet, row by row."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.csvtext import csv_writer
 from pipeline.errors import UsageError
 from pipeline.outputs import check_output
 from pipeline.prediction.predict import Prediction
@@ -37,7 +37,7 @@ def prediction_file(path: Path, top_k: int, *, overwrite: bool = False) -> Itera
                 yield write
         else:
             with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                yield csv_writer(file, top_k) if path.suffix.lower() == ".csv" else _json_lines(file)
+                yield csv_rows(file, top_k) if path.suffix.lower() == ".csv" else _json_lines(file)
 
 
 def check_predictions(path: Path, *, overwrite: bool) -> None:
@@ -47,16 +47,16 @@ def check_predictions(path: Path, *, overwrite: bool) -> None:
         raise UsageError("Parquet needs pyarrow, not installed here", "pip install 'feature-pipeline[parquet]'")
 
 
-def csv_writer(file: IO[str], top_k: int) -> Write:
+def csv_rows(file: IO[str], top_k: int) -> Write:
     """Write the header to a text file; return what writes rows."""
-    rows = csv.writer(file, lineterminator="\n")
+    write_row = csv_writer(file)
     more = [f"{name}_{place}" for place in range(2, top_k + 1) for name in ("label", "probability")]
-    rows.writerow(["path", "label", "probability", *more, "error"])
+    write_row(["path", "label", "probability", *more, "error"])
 
     def write(prediction: Prediction) -> None:
         cells = [text for label, share in prediction.top for text in (label, f"{share:.6f}")]
         cells += [""] * (2 * top_k - len(cells))
-        rows.writerow([prediction.path, *cells, prediction.error])
+        write_row([prediction.path, *cells, prediction.error])
 
     return write
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.csvtext import csv_text
 from pipeline.errors import CacheError
 from pipeline.sources.source import UNLABELLED
 from pipeline.store.columns import Column, read_columns, write_columns, write_columns_file
@@ -159,13 +160,8 @@ def _texts(columns: dict[str, np.ndarray], name: str, where: str) -> TextColumn:
 
 def skipped_csv(ids: Sequence[str], reasons: dict[int, str]) -> bytes:
     """Return the ledger of unusable images: `id,reason`, one line each."""
-    text = io.StringIO(newline="")
-    # The csv module leaves a lone carriage return unquoted, which readers take for the end of a line.
-    odd = any("\r" in ids[row] for row in reasons)
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
-    writer.writerow(["id", "reason"])
-    writer.writerows([ids[row], reasons[row]] for row in sorted(reasons))
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    rows = ((ids[row], reasons[row]) for row in sorted(reasons))
+    return csv_text(("id", "reason"), rows).encode("utf-8", "surrogateescape")
 
 
 def read_skipped(data: bytes) -> list[dict[str, str]]:
