@@ -7,6 +7,8 @@ from pipeline.benchmark.finetuning import measure_finetuning
 FULL = {
     "backbone": "mobilenet_v2",
     "layer": "features.15",
+    "weights": "none",
+    "images": "",
     "image_size": 224,
     "jpeg_size": 32,
     "batch_size": 64,

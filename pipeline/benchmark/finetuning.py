@@ -1,17 +1,20 @@
 """An epoch of fine-tuning from a cached cut-point against one from images, with the same layers frozen."""
 
 import io
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from pipeline.backbones.backbone import load_backbone
 from pipeline.backbones.memory import keep_memory
 from pipeline.benchmark.figures import EPOCHS, SECONDS, TIMES, Claim, Figure
-from pipeline.benchmark.timing import OnStep, combined, interleaved, ratio, seconds_of, silent
+from pipeline.benchmark.photos import Kind, make_images
+from pipeline.benchmark.timing import OnStep, Spread, combined, interleaved, ratio, seconds_of, silent
+from pipeline.errors import DataError
 from pipeline.finetuning.loop import Training
 from pipeline.finetuning.network import Tuned
 from pipeline.finetuning.settings import FinetuneSettings
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 FASTER = 6.0
 """Than an epoch from images in the same memory format, asked of MobileNetV2 cut behind features.15."""
+QUALITY = 95
 CLASSES, STEPS, FORMATS = 10, 2, {"reference": "NCHW", "auto": "NHWC"}
 
 
@@ -30,6 +34,8 @@ def measure_finetuning(
     *,
     backbone: str = "mobilenet_v2",
     layer: str = "features.15",
+    weights: str = "none",
+    images: str = "",
     image_size: int = 224,
     jpeg_size: int = 32,
     batch_size: int = 64,
@@ -37,14 +43,16 @@ def measure_finetuning(
     ask: float = FASTER,
     on_step: OnStep = silent,
 ) -> Claim:
-    """Measure steps of both loops in turns, in both memory formats, on made-up JPEG files and random weights.
+    """Measure steps of both loops in turns, in both memory formats; and what mirrored maps are worth.
 
     The loop from images decodes and resizes them in every epoch, on all cores; its files lie in memory. Rows lie in
     memory as float16. Both sides have the same optimiser.
 
     Args:
         backbone: a network of torchvision's.
-        layer: the cut.
+        layer: the cut, which gives maps.
+        weights: as `extract` takes them; they decide about mirrored maps, and not about speed.
+        images: a folder with .jpg files in or below it; by default files are made.
         image_size: pixels that images are resized to.
         jpeg_size: pixels of the files.
         batch_size: images a step.
@@ -53,7 +61,7 @@ def measure_finetuning(
         on_step: called before each measurement.
     """
     keep_memory()
-    files = _files(jpeg_size, batch_size)
+    files = _files(images, jpeg_size, batch_size)
     work: dict[str, Callable[[], float]] = {}
     with cpu_threads(default_threads()):
         for engine, name in FORMATS.items():
@@ -62,13 +70,16 @@ def measure_finetuning(
     each = {name: spread.map(lambda seconds: seconds / (STEPS * batch_size)) for name, spread in found.items()}
     figures = [Figure(f"{name}, an image", SECONDS, spread) for name, spread in each.items()]
     for name in FORMATS.values():
-        images, cached, front = (each[f"{what}, {name}"] for what in ("from images", "from the cut", "frozen part"))
+        whole, cached, front = (each[f"{what}, {name}"] for what in ("from images", "from the cut", "frozen part"))
         asked = ask if name == FORMATS["auto"] else None
-        figures.append(Figure(f"times faster, {name}", TIMES, ratio(images, cached), at_least=asked))
-        paid = combined(lambda f, i, c: f / (i - c), front, images, cached)
+        figures.append(Figure(f"times faster, {name}", TIMES, ratio(whole, cached), at_least=asked))
+        paid = combined(lambda f, i, c: f / (i - c), front, whole, cached)
         figures.append(Figure(f"extraction paid back after, {name}", EPOCHS, paid))
+    apart = _mirroring(backbone, weights, layer, decoded(files, image_size))
+    note = "to the maps of mirrored images, relative, in Euclidean norm"
+    figures.append(Figure("mirrored maps, difference", TIMES, Spread.of(apart), note=note))
     conditions = {
-        **{"backbone": backbone, "layer": layer, "image_size": image_size},
+        **{"backbone": backbone, "layer": layer, "weights": weights, "images": images, "image_size": image_size},
         **{"jpeg_size": jpeg_size, "batch_size": batch_size, "repeats": repeats, "steps": STEPS},
     }
     title = f"fine-tuning · {backbone} behind {layer} · {image_size} px · batch {batch_size}"
@@ -115,17 +126,24 @@ def _steps(
     return [(what, seconds_of(one)) for what, one in alternatives.items()]
 
 
-def _files(size: int, count: int) -> list[bytes]:
-    """Return so many JPEG files of gradients with noise, `size` pixels a side."""
-    rng = np.random.default_rng(0)
-    base = np.linspace(0, 255, size * size * 3).reshape(size, size, 3)
-    found = []
-    for _ in range(count):
-        pixels = np.clip(base * rng.random(3) + rng.normal(0, 20, base.shape), 0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-        found.append(buffer.getvalue())
+def _files(folder: str, size: int, count: int) -> list[bytes]:
+    """Return so many image files of a folder, or where none is named JPEG files made on the spot."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-benchmark-") as made:
+        root = Path(folder) if folder else make_images(Path(made), Kind("", size, size, QUALITY), count)
+        found = [path.read_bytes() for path in sorted(root.rglob("*.jpg"))[:count]]
+    if len(found) < count:
+        raise DataError(f"{folder} has {len(found)} .jpg files, a batch is {count}", "Pass a smaller --batch-size.")
     return found
+
+
+def _mirroring(name: str, weights: str, layer: str, images: "Tensor") -> float:
+    """Return how far mirrored maps are from the maps of mirrored images, as a share of their Euclidean norm."""
+    import torch
+
+    backbone = load_backbone(name, weights=weights, layer=layer, pool="none", image_size=images.shape[-1])
+    with torch.inference_mode():
+        maps, mirrored = backbone.network(images), backbone.network(images.flip(-1))
+    return float((maps.flip(-1) - mirrored).norm() / mirrored.norm())
 
 
 def decoded(files: list[bytes], size: int) -> "Tensor":
