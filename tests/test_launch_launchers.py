@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_photos
+from conftest import make_photos, settle
 
 from pipeline.launch.share import Share
 
@@ -63,6 +63,7 @@ def documents(text: str) -> list[dict]:
 @pytest.mark.parametrize(("launcher", "count"), [("torchrun", 2), ("xargs", 2)])
 def test_a_launcher_starts_workers_that_return_the_same_entry(place, cli, launcher, count):
     command = line_with(launcher).replace("seq 0 3", "seq 0 1").replace("{}/4", "{}/2")
+    settle(place / "photos")
     done = subprocess.run(command, shell=True, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = documents(done.stdout)

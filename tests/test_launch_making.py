@@ -1,13 +1,20 @@
 """Shards of a pass, made in whatever order a worker is told or finds."""
 
+import time
+
 import pytest
+from conftest import make_photos
 
 from pipeline.benchmark.numbered import NumberedImages, null_backbone
 from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
+from pipeline.launch.crews import Shared
+from pipeline.launch.jobs import run_jobs
 from pipeline.launch.making import Maker
 from pipeline.launch.queue import Queue
 from pipeline.launch.share import Share
+from pipeline.progress import ignore
+from pipeline.sources.folder import FolderSource
 from pipeline.store.claims import Claims
 
 WISHES = Wishes(batch_size=4, shard_rows=8, workers=1, engine="reference", device="cpu", test_fraction=0.0)
@@ -60,6 +67,38 @@ def test_a_shard_that_another_worker_holds_is_left_to_it_and_one_that_it_has_mad
         others.release("0")
         assert queue.other() == 2
         assert (maker.left().tolist(), maker.tallies[0].elsewhere) == ([1, 2, 3], 8)
+
+
+def test_what_others_committed_since_a_worker_looked_is_not_made_again(tmp_path, monkeypatch):
+    """Others go on while a worker starts: what they say of files in their records is believed then too."""
+    monkeypatch.setattr("pipeline.store.statindex.GRANULARITY_NS", -(10**18))
+    photos = FolderSource(make_photos(tmp_path / "photos", per_class=8))
+    jobs = [prepare(photos, null_backbone(), root=tmp_path / "cache", wishes=WISHES) for _ in range(3)]
+    quick, late, led = (Maker([job]) for job in jobs)
+    try:
+        for job in jobs:
+            job.begin()
+        assert quick.missing() == [0, 1, 2]
+        quick.make(0)
+        quick.make(1)
+        assert late.missing() == [2]
+        led.make(1)
+        assert [made.tallies[0].computed for made in (quick, late, led)] == [16, 0, 0]
+    finally:
+        for job in jobs:
+            job.close()
+
+
+def test_an_entry_published_since_a_worker_looked_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.store.statindex.GRANULARITY_NS", -(10**18))
+    photos = FolderSource(make_photos(tmp_path / "photos", per_class=8))
+    late, quick = (prepare(photos, null_backbone(), root=tmp_path / "cache", wishes=WISHES) for _ in range(2))
+    first, second = (
+        run_jobs([job], Shared(Share(0, 2)), False, "test", None, ignore, time.perf_counter()) for job in (quick, late)
+    )
+    assert (first[0].computed, second[0].computed, second[0].cache) == (24, 0, first[0].cache)
+    assert not any(late.seconds.values())
+    quick.close()
 
 
 def test_a_led_worker_suspects_no_image_because_others_are_at_the_same_shard(maker):

@@ -71,6 +71,8 @@ class Job:
     """Rows asked of the loader by shard number."""
     rehash: bool = False
     """Whether files are read again although their stat fields are known."""
+    entries: frozenset[tuple[str, int]] = frozenset()
+    """The finished entries as they were before it was looked what is known of the files: `entry_stamps`."""
     judge: Judge | None = None
     """A head whose predictions tell what rounding to the stored dtype costs."""
     shared: SharedPass | None = None
@@ -263,6 +265,7 @@ class Job:
         span = self.span(number)
         if record is None or record.rows != span.stop - span.start:
             return None
+        self.learn(record)
         try:
             rows = self.work.read_shard(record, self.space)
         except CacheError as error:
@@ -276,9 +279,10 @@ class Job:
 
         Its bytes are verified before any of them is used: by who copies rows from it, and when it is published.
         """
-        record = self.work.outline(number)
+        record = self.work.outline(number) if self.known[self.span(number)].all() else self.work.record(number)
         if record is None:
             return False
+        self.learn(record)  # another process may have committed it since the job was prepared
         if self._says_enough(record):
             return self.told_digests(record) is not None
         return self.committed(number) is not None

@@ -11,6 +11,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.extraction.job import SPAN, Job
 from pipeline.extraction.recipe import Wishes, pinned_recipe, wished_recipe
 from pipeline.sources.source import UNLABELLED, ArrayPayload, Listing, Source
+from pipeline.store.catalog import entry_stamps
 from pipeline.store.key import STORE_DTYPES, FeatureSpace, plan_id
 from pipeline.store.statindex import StatIndex
 from pipeline.store.work import WorkFolder
@@ -59,11 +60,24 @@ def prepare(
     recipe = work.pinned()
     recipe = wished_recipe(space, wishes) if recipe is None else pinned_recipe(recipe, wishes)
     if beside is None:
+        entries = entry_stamps(root)  # before what is known of files: of an entry seen here all is
         digests, known = _known_digests(source, listing, root, rehash=rehash)
     else:
-        digests, known = beside.digests, beside.known
+        entries, digests, known = beside.entries, beside.digests, beside.known
     job = Job(
-        root, source, listing, backbone, space, recipe, wishes, work, digests, known, restart=restart, rehash=rehash
+        root,
+        source,
+        listing,
+        backbone,
+        space,
+        recipe,
+        wishes,
+        work,
+        digests,
+        known,
+        restart=restart,
+        rehash=rehash,
+        entries=entries,
     )
     if beside is not None:
         job.engines = beside.engines

@@ -56,6 +56,7 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
     warn_empty_classes(job.listing, done.table.splits, done.table.usable)
     warn_groups(job.listing, done.table.splits)
     goal = job.root / done.id[:SHORT]
+    save_stat_index(job, job.work.each_record())  # first: who sees the entry then knows its files
     entry = None if job.restart else whole_entry(job.root, goal)
     if entry is None:
         paths = [job.work.shard_path(record) for record in done.records]
@@ -67,7 +68,6 @@ def publish(job: Job, *, skip_bad: bool, command: str) -> Entry | None:
         except FileNotFoundError:
             # Another process has published the entry and removed the shards: the next round finds it.
             return whole_entry(job.root, goal)
-    save_stat_index(job, job.work.each_record())
     job.work.discard()
     return entry
 

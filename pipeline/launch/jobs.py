@@ -59,7 +59,6 @@ def run_jobs(
     Raises:
         DataError, CacheError: see `pipeline.errors`.
     """
-    seen = entry_stamps(jobs[0].root)
     finished = [None if job.restart else _found(job) for job in jobs]
     todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
     if len(todo) > 1:
@@ -87,7 +86,7 @@ def run_jobs(
             crew.fit(unpinned)
         for job in todo:
             job.begin()
-        if entry_stamps(jobs[0].root) != seen:  # other workers may have finished while this one started
+        if entry_stamps(jobs[0].root) != jobs[0].entries:  # other workers may have finished while this one started
             finished = [found or _found_since(job) for job, found in zip(jobs, finished, strict=True)]
             todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
         tallies = _make(todo, crew, on_progress)

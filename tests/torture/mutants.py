@@ -154,8 +154,8 @@ SWAPPED = [
     ),
     Mutant(
         "extraction/publish.py",
-        "    save_stat_index(job, job.work.each_record())\n    job.work.discard()\n",
-        "    save_stat_index(job, job.work.each_record())\n",
+        "    job.work.discard()\n    return entry\n",
+        "    return entry\n",
         "the work goes before its entry is published",
         ORDER,
         more=(("        ledger = skipped_csv(", "        job.work.discard()\n        ledger = skipped_csv("),),
