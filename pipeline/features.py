@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.store.catalog import find_entry
+from pipeline.store.catalog import find_entry, mark_used
 from pipeline.store.entry import Entry
 from pipeline.store.key import SPLITS
-from pipeline.store.prune import mark_used
 from pipeline.store.samples import SampleTable
 from pipeline.textcolumn import column_of
 

@@ -21,8 +21,8 @@ import numpy as np
 from pipeline.errors import DataError, UsageError
 from pipeline.features import Features, features_of, read_features
 from pipeline.memory import free_memory
+from pipeline.store.catalog import mark_used
 from pipeline.store.entry import Entry
-from pipeline.store.prune import mark_used
 from pipeline.store.slices import Slice, read_slice, slice_entry
 
 if TYPE_CHECKING:

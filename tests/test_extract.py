@@ -19,7 +19,7 @@ import pipeline
 from pipeline.errors import CacheError, DataError, UsageError
 from pipeline.launch import jobs as launch
 from pipeline.launch.plan import Plan
-from pipeline.store.catalog import list_entries
+from pipeline.store.catalog import find_entry, list_entries
 from pipeline.store.work import list_work
 
 SMALL = {**SPACE, "batch_size": 4, "shard_rows": 8, "workers": 1}
@@ -364,6 +364,16 @@ def test_two_processes_on_one_entry_both_finish(tmp_path):
     fresh = extract(root, tmp_path / "fresh")
     assert entries[0].id == fresh.cache
     assert [path.read_bytes() for path in sorted((entries[0].path / "shards").iterdir())] == shard_bytes(fresh)
+
+
+def test_latest_is_what_was_extracted_last_be_it_made_or_found(photos, tmp_path):
+    """A script that is run again finds its entries and must go on with the same ones."""
+    first, second = (extract(photos, tmp_path / "cache", test_fraction=fraction) for fraction in (0.2, 0.4))
+    assert find_entry(tmp_path / "cache", "latest").id == second.cache
+    again = extract(photos, tmp_path / "cache", test_fraction=0.2)
+    assert (again.cache, again.computed) == (first.cache, 0)
+    pipeline.open_cache(second.path)
+    assert find_entry(tmp_path / "cache", "latest").id == first.cache
 
 
 def test_entry_can_be_moved(photos, tmp_path):

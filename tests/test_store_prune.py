@@ -13,9 +13,10 @@ from entries import RECIPE, SPACE, everything, make_entry, make_rows, overwrite
 
 import pipeline
 from pipeline.errors import CacheError
+from pipeline.store.catalog import last_used, mark_used
 from pipeline.store.diff import diff_entries
 from pipeline.store.entry import Entry
-from pipeline.store.prune import disk_usage, find_rubbish, last_used, mark_used, plan_pruning
+from pipeline.store.prune import disk_usage, find_rubbish, plan_pruning
 from pipeline.store.statindex import ROW
 from pipeline.store.verify import find_damage, set_aside
 from pipeline.store.work import WorkFolder

@@ -10,9 +10,9 @@ from pipeline.cli import cache_check, cache_files
 from pipeline.cli.options import cache_dir_option, global_options
 from pipeline.cli.steps import after_entry
 from pipeline.console import Screen, ago, count, plain, size
-from pipeline.store.catalog import find_entry, list_entries
+from pipeline.store.catalog import find_entry, last_used, list_entries
 from pipeline.store.entry import Entry
-from pipeline.store.prune import disk_usage, last_used
+from pipeline.store.prune import disk_usage
 from pipeline.store.work import list_work
 
 

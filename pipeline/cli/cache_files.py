@@ -10,9 +10,9 @@ from pipeline.cli.options import AGE, SIZE, cache_dir_option, global_options
 from pipeline.cli.steps import after_entry, cache_dir_words
 from pipeline.console import Screen, ago, count, plain, size
 from pipeline.errors import UsageError
-from pipeline.store.catalog import find_entry
+from pipeline.store.catalog import find_entry, last_used
 from pipeline.store.commit import remove_folder
-from pipeline.store.prune import last_used, plan_folders, plan_pruning
+from pipeline.store.prune import plan_folders, plan_pruning
 
 
 @click.command("rm")

@@ -24,11 +24,10 @@ from pipeline.launch.plan import Plan, check_disk, check_shards, plan_of
 from pipeline.launch.queue import POLL_SECONDS
 from pipeline.launch.result import ExtractResult, result_of
 from pipeline.progress import OnProgress, parts_of
-from pipeline.store.catalog import entry_stamps
+from pipeline.store.catalog import entry_stamps, mark_extracted
 from pipeline.store.claims import Claims
 from pipeline.store.entry import Entry
 from pipeline.store.key import SHORT
-from pipeline.store.prune import mark_used
 
 ROUNDS = 10
 """How often shards that vanish under a running extraction are made again before giving up."""
@@ -97,7 +96,7 @@ def run_jobs(
             continue
         tally = tallies[id(job)]
         made = _publish(job, tally, crew, skip_bad, command, on_progress)
-        mark_used(made)
+        mark_extracted(made)
         results.append(result_of(made, tally, crew.share, started))
     return results
 
@@ -159,7 +158,7 @@ def _hit(
     job: Job, entry: Entry, skipped: list[tuple[str, str]], skip_bad: bool, started: float, crew: Crew
 ) -> ExtractResult:
     check_images(skipped, int(entry.manifest["samples_listed"]), skip_bad=skip_bad)
-    mark_used(entry)
+    mark_extracted(entry)
     save_stat_index(job, job.work.each_record())  # a process killed after publishing leaves them, and the folder
     job.work.discard()
     return result_of(entry, Tally(reused=entry.rows), crew.share, started)

@@ -1,7 +1,13 @@
-"""What lies under a cache root, and which entry a user means. Imports neither torch nor scikit-learn."""
+"""What lies under a cache root, and which entry a user means. Imports neither torch nor scikit-learn.
+
+An entry's last use is its folder's modification time, and when it was extracted last its manifest's: nothing in a
+finished entry ever changes, so nothing else moves them, and a cache that cannot be written simply has no later uses.
+"""
 
 import contextlib
+import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +23,7 @@ def entry_folders(root: Path) -> list[Path]:
 
 
 def list_entries(root: Path) -> Iterator[Entry]:
-    """Yield the readable entries under `root`, oldest first."""
+    """Yield the readable entries under `root`, that which `extract` made or found last at the end."""
     found = []
     for folder in entry_folders(root):
         try:
@@ -25,6 +31,28 @@ def list_entries(root: Path) -> Iterator[Entry]:
         except (CacheError, FileNotFoundError):
             continue
     yield from (entry for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].id)))
+
+
+def mark_extracted(entry: Entry) -> None:
+    """Note that `extract` made or found an entry just now, so that it is `latest`; where nothing can be written not."""
+    now = time.time_ns()
+    with contextlib.suppress(OSError):
+        os.utime(entry.path / MANIFEST, ns=(now, now))
+        mark_used(entry)
+
+
+def mark_used(entry: Entry) -> None:
+    """Note that an entry was used now; on a cache that cannot be written it is not noted."""
+    with contextlib.suppress(OSError):
+        os.utime(entry.path)
+
+
+def last_used(entry: Entry) -> float:
+    """Return when an entry was last used, in seconds since 1970."""
+    try:
+        return entry.path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def entry_stamps(root: Path) -> frozenset[tuple[str, int]]:
@@ -39,7 +67,7 @@ def entry_stamps(root: Path) -> frozenset[tuple[str, int]]:
 def find_entry(root: Path, name: str) -> Entry:
     """Return the entry a user means by a unique prefix of its id, a path, or `latest`.
 
-    Of the views of an image that were extracted last, `latest` is the plain one.
+    `latest` is what `extract` made or found last, of the views of an image the plain ones.
 
     Raises:
         CacheError: if none or several fit.

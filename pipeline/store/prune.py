@@ -1,8 +1,4 @@
-"""What a cache root can do without: entries long unused, what killed processes left, what was set aside.
-
-An entry's last use is its folder's modification time: nothing in a finished entry ever changes, so nothing else
-moves it, and a cache that cannot be written simply has no later uses.
-"""
+"""What a cache root can do without: entries long unused, what killed processes left, what was set aside."""
 
 import contextlib
 import os
@@ -13,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.store.catalog import GRAPHS, INDEX, PLANS, QUARANTINE, list_entries
+from pipeline.store.catalog import GRAPHS, INDEX, PLANS, QUARANTINE, last_used, list_entries
 from pipeline.store.commit import leftovers, remove_folder, remove_leftovers
 from pipeline.store.entry import SHARDS, Entry
 from pipeline.store.verify import STAMP
@@ -40,20 +36,6 @@ class Pruning:
         for folder in [entry.path for entry in self.entries] + self.unfinished:
             remove_folder(folder)
         remove_leftovers(self.rubbish)
-
-
-def mark_used(entry: Entry) -> None:
-    """Note that an entry was used now; on a cache that cannot be written it is not noted."""
-    with contextlib.suppress(OSError):
-        os.utime(entry.path)
-
-
-def last_used(entry: Entry) -> float:
-    """Return when an entry was last used, in seconds since 1970."""
-    try:
-        return entry.path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def plan_pruning(
