@@ -199,7 +199,7 @@ def calibration_of(run: Run) -> Calibration | None:
 
 
 def find_run(root: Path, name: str) -> Run:
-    """Return the run a user means by a unique prefix of its id, a path, or `latest`.
+    """Return the run a user means by a unique prefix of its id, the name it was given, a path, or `latest`.
 
     Raises:
         DataError: if none or several fit.
@@ -207,10 +207,12 @@ def find_run(root: Path, name: str) -> Run:
     folders = _run_folders(root)
     if name == "latest" and folders:
         return open_run(folders[-1])
-    fitting = [folder for folder in folders if name and folder.name.startswith(name)]
     exact = [folder for folder in folders if folder.name == name]
-    if len(exact or fitting) == 1:
-        return open_run((exact or fitting)[0])
+    begun = [folder for folder in folders if name and folder.name.startswith(name)]
+    named = [folder for folder in folders if name and folder.name.partition("-")[2] == name]
+    fitting = exact or begun or named
+    if len(fitting) == 1:
+        return open_run(fitting[0])
     if not fitting:  # ids before paths: a folder that happens to lie here must not take a run's name
         with contextlib.suppress(OSError, ValueError):  # a name too long for a file, or with a NUL, is no path
             if (Path(name) / RUN).is_file():

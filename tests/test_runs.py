@@ -121,6 +121,7 @@ def test_a_run_is_found_by_prefix_full_id_path_and_latest(tmp_path):
         save(tmp_path, name)
     assert find_run(tmp_path, "0002").id == "0002-two"
     assert find_run(tmp_path, "0003-th").id == "0003-three"
+    assert find_run(tmp_path, "two").id == "0002-two"
     assert find_run(tmp_path, "latest").id == "0003-three"
     assert find_run(tmp_path / "elsewhere", str(tmp_path / "0001-one")).id == "0001-one"
 
@@ -132,6 +133,14 @@ def test_an_ambiguous_prefix_names_what_it_fits_and_an_exact_id_wins(tmp_path):
     with pytest.raises(DataError, match=r"'000' is not unique: 0001, 0001-copy, 0002"):
         find_run(tmp_path, "000")
     assert find_run(tmp_path, "0001").id == "0001"
+
+
+def test_a_name_given_twice_is_not_unique_and_ids_come_first(tmp_path):
+    for name in ("twice", "twice", "0001"):
+        save(tmp_path, name)
+    with pytest.raises(DataError, match=r"'twice' is not unique: 0001-twice, 0002-twice"):
+        find_run(tmp_path, "twice")
+    assert find_run(tmp_path, "0001").id == "0001-twice"
 
 
 @pytest.mark.parametrize("name", ["0009", "two", "latest", ""])

@@ -57,7 +57,7 @@ def command(
     backbones: str | None,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    r"""Rank RUNs (prefixes of their ids, paths, `latest`; default all) on the test rows that all were measured on.
+    r"""Rank RUNs (prefixes of ids, names, paths, `latest`; default all) on the test rows that all were measured on.
 
     Each is compared with the best on the same rows: difference with 95 % interval, and p, corrected for the number of
     comparisons. Seeds of one recipe are one line. Only what `evaluate` kept is read, never test features.

@@ -33,7 +33,7 @@ from pipeline.errors import UsageError
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, run: str, end_to_end: bool, seeds: bool, **options: Any) -> None:  # noqa: ANN401
-    r"""Measure RUN (a prefix of its id, a path, or `latest`) on a split of the entry it was trained on.
+    r"""Measure RUN (a prefix of its id, its name, a path, or `latest`) on a split of the entry it was trained on.
 
     With --end-to-end the images are decoded again, from --source by --workers, and go through the plain float32 network
     and the head: equal predictions and logits within 1e-4 prove that cache and head are the end-to-end frozen model.

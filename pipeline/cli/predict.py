@@ -56,7 +56,7 @@ def command(
     cache_dir: Path,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    r"""Classify images with RUN (a prefix of its id, a path, or `latest`).
+    r"""Classify images with RUN (a prefix of its id, its name, a path, or `latest`).
 
     Images are files, folders, tables of paths (.csv, .tsv, .parquet), or `-` for a list on stdin. One that cannot be
     used becomes a row with its error. Any number of images takes the same memory. Probabilities are those of an

@@ -29,7 +29,7 @@ from pipeline.console import Screen, count, duration, plain, size
 @global_options
 @click.pass_obj
 def command(screen: Screen, /, run: str, show: bool, **options: Any) -> None:  # noqa: ANN401
-    r"""Write all that is known of RUN (a prefix of its id, a path, or `latest`) as one HTML file.
+    r"""Write all that is known of RUN (a prefix of its id, its name, a path, or `latest`) as one HTML file.
 
     It opens from disk and loads nothing. All figures are those that `pipeline evaluate RUN` kept.
 
