@@ -34,11 +34,11 @@ def list_entries(root: Path) -> Iterator[Entry]:
 
 
 def mark_extracted(entry: Entry) -> None:
-    """Note that `extract` made or found an entry just now, so that it is `latest`; where nothing can be written not."""
+    """Note that `extract` made or found an entry just now: it is `latest`; only its owner may note that."""
+    mark_used(entry)
     now = time.time_ns()
     with contextlib.suppress(OSError):
         os.utime(entry.path / MANIFEST, ns=(now, now))
-        mark_used(entry)
 
 
 def mark_used(entry: Entry) -> None:
