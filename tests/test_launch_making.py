@@ -1,5 +1,6 @@
 """Shards of a pass, made in whatever order a worker is told or finds."""
 
+import os
 import time
 
 import pytest
@@ -8,11 +9,12 @@ from conftest import make_photos
 from pipeline.benchmark.numbered import NumberedImages, null_backbone
 from pipeline.extraction.prepare import prepare
 from pipeline.extraction.recipe import Wishes
-from pipeline.launch.crews import Shared
+from pipeline.launch.crews import Alone, Shared
 from pipeline.launch.jobs import run_jobs
 from pipeline.launch.making import Maker
 from pipeline.launch.queue import Queue
 from pipeline.launch.share import Share
+from pipeline.launch.sharing import make_shared
 from pipeline.progress import ignore
 from pipeline.sources.folder import FolderSource
 from pipeline.store.claims import Claims
@@ -87,6 +89,27 @@ def test_what_others_committed_since_a_worker_looked_is_not_made_again(tmp_path,
     finally:
         for job in jobs:
             job.close()
+
+
+def test_images_of_an_entry_whose_files_were_touched_are_read_by_one_worker_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.store.statindex.GRANULARITY_NS", -(10**18))
+    photos = FolderSource(make_photos(tmp_path / "photos", per_class=8))
+    first = prepare(photos, null_backbone(), root=tmp_path / "cache", wishes=WISHES)
+    run_jobs([first], Alone(), False, "test", None, ignore, time.perf_counter())
+    for path in tmp_path.rglob("*.jpg"):
+        os.utime(path)
+    jobs = [prepare(photos, null_backbone(), root=tmp_path / "cache", wishes=WISHES) for _ in range(2)]
+    for job in jobs:
+        job.begin()
+    one, other = map(Maker, [[job] for job in jobs])
+    with Claims(jobs[1].work.path) as claims:
+        late = Queue(other, Share(1, 2), claims)
+        make_shared(one, Share(0, 2), claims.patience)
+        assert (late.any(), late.over) == (None, True)
+    assert (one.tallies[0].computed, one.tallies[0].reused) == (0, 24)
+    assert (other.tallies[0].reused, other.tallies[0].elsewhere) == (0, 24)
+    for job in (first, *jobs):
+        job.close()
 
 
 def test_an_entry_published_since_a_worker_looked_is_found(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def test_nodes_of_a_cluster_make_the_entry_of_a_run_alone(tmp_path):
     from ray_nodes import Nodes
 
     log = tmp_path / "log"
-    nodes = Nodes(2, {"SLEEPY_SECONDS": "0.1", "SLEEPY_LOG": str(log)})
+    nodes = Nodes(2, {"SLEEPY_SECONDS": "0.2", "SLEEPY_LOG": str(log)})
     make_photos(tmp_path / "photos", per_class=40)
     options = {"batch_size": 4, "shard_rows": 8, "workers": 1, "engine": "reference"}
     alone = pipeline.extract(
