@@ -1,7 +1,6 @@
 """Real things, tiny: images on disk, random-weight backbones, the command line in this process."""
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from pipeline.digest import sha256_json
-from pipeline.store.statindex import GRANULARITY_NS
 
 # Threads that wait without spinning: on a busy machine, tiny networks are many times faster so.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,13 +33,6 @@ def make_photos(root: Path, per_class: int = 12, classes: tuple[str, ...] = ("ap
         for index in range(per_class):
             make_image(1000 * number + index).save(root / name / f"{index:02d}.jpg", quality=90)
     return root
-
-
-def settle(folder: Path) -> Path:
-    """Wait until the files of `folder` are so old that workers believe each other's records of them."""
-    newest = max(path.stat().st_ctime_ns for path in folder.rglob("*"))
-    time.sleep(max(0, newest + GRANULARITY_NS - time.time_ns()) / 1e9 + 0.05)
-    return folder
 
 
 def make_manifest(**changes) -> dict:

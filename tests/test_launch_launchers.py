@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import make_photos, settle
+from conftest import make_photos
 
 from pipeline.launch.share import Share
+from pipeline.store.statindex import GRANULARITY_NS
 
 ROOT = Path(__file__).parent.parent
 SCALING = (ROOT / "docs" / "SCALING.md").read_text()
@@ -58,6 +60,12 @@ def documents(text: str) -> list[dict]:
         found.append(document)
         at += len(text[at:]) - len(text[at:].lstrip()) + length
     return found
+
+
+def settle(folder: Path) -> None:
+    """Wait until the files of `folder` are so old that workers believe each other's records of them."""
+    newest = max(path.stat().st_ctime_ns for path in folder.rglob("*"))
+    time.sleep(max(0, newest + GRANULARITY_NS - time.time_ns()) / 1e9 + 0.05)
 
 
 @pytest.mark.parametrize(("launcher", "count"), [("torchrun", 2), ("xargs", 2)])

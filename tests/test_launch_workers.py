@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import make_photos, settle
+from conftest import make_photos
 from fleet import run_fleet
 from PIL import Image
 
@@ -16,7 +16,7 @@ def shard_bytes(result) -> list[bytes]:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
     """120 images, 15 shards of 8."""
-    return settle(make_photos(tmp_path_factory.mktemp("many") / "photos", per_class=40))
+    return make_photos(tmp_path_factory.mktemp("many") / "photos", per_class=40)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SPACE, make_photos, settle
+from conftest import SPACE, make_photos
 from harness import FULL, Child, entry_bytes
 from PIL import Image
 
@@ -68,7 +68,7 @@ def left(cache) -> list[str]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    return settle(make_photos(tmp_path_factory.mktemp("photos") / "photos", per_class=ROWS // 3))
+    return make_photos(tmp_path_factory.mktemp("photos") / "photos", per_class=ROWS // 3)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_work_that_is_removed_under_the_workers_is_begun_again_by_all(photos, al
 
 
 def test_more_workers_than_shards_and_no_images_at_all(photos, tmp_path):
-    answers = ends(*(begin(photos, tmp_path / "cache", f"{n}/5", shard_rows=ROWS) for n in range(5)))
+    answers = ends(*(begin(photos, tmp_path / "cache", f"{n}/5", remembered=True, shard_rows=ROWS) for n in range(5)))
     assert len({answer["cache"] for answer in answers}) == 1
     assert sum(answer["computed"] for answer in answers) == ROWS
     (tmp_path / "none").mkdir()
@@ -219,7 +219,7 @@ def test_workers_that_list_other_files_finish_each_their_own(photos, tmp_path):
 def test_limits_layers_and_float16_are_shared_alike(photos, tmp_path):
     options = {**SPACE, "beside": ("maxpool",), "limit": 12, "store_dtype": "float16"}
     (plain,) = ends(begin(photos, tmp_path / "alone", **options))
-    answers = ends(*(begin(photos, tmp_path / "cache", f"{n}/2", **options) for n in range(2)))
+    answers = ends(*(begin(photos, tmp_path / "cache", f"{n}/2", remembered=True, **options) for n in range(2)))
     assert not [answer["error"] for answer in (plain, *answers) if "error" in answer]
     entries = [[Path(entry["path"]) for entry in answer["entries"]] for answer in (plain, *answers)]
     assert entries[1] == entries[2]
