@@ -238,14 +238,14 @@ class Claims:
     def _take_over(self, path: Path, lost: Claim, mine: Claim) -> bool:
         """Put a claim in the place of a lost one; return False if another was quicker."""
         ready, aside = temporary_name(path), temporary_name(path)
-        self._write(ready, mine)  # beforehand, so that the name is free for a moment only
         try:
-            with disk_errors(path, 0):
-                os.rename(path, aside)  # of several that take it for lost one succeeds
-            moved = self._read(aside)
-            quicker = moved is not None and moved.holder != lost.holder  # that of another: it stays
-            return publish_link(aside if quicker else ready, path, sync=False) and not quicker
-        except FileNotFoundError:
+            self._write(ready, mine)  # beforehand, so that the name is free for a moment only
+            with contextlib.suppress(FileNotFoundError):
+                with disk_errors(path, 0):
+                    os.rename(path, aside)  # of several that take it for lost one succeeds
+                moved = self._read(aside)
+                quicker = moved is not None and moved.holder != lost.holder  # that of another: it stays
+                return publish_link(aside if quicker else ready, path, sync=False) and not quicker
             return False
         finally:
             remove_leftovers([ready, aside])
