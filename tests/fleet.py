@@ -1,7 +1,8 @@
 """Several workers on one extraction, forked from a process that has imported torch: quick to start, quick to kill.
 
 `python fleet.py SPEC`, where SPEC is JSON: `options` of `pipeline.extract`, `workers` to start (`I/N` each), `kills`
-of random workers, each after `every` seconds and replaced. Prints a list of what each worker returned, or None.
+of random workers, each after `every` seconds and replaced; with `together` none begins before all have planned.
+Prints a list of what each worker returned, or None.
 """
 
 import json
@@ -47,9 +48,15 @@ def _start(told, worker, folder):
         return process
     import pipeline
 
+    def wait_for_all(_):
+        (folder / f"planned-{os.getpid()}").touch()
+        while len(list(folder.glob("planned-*"))) < len(told["workers"]):
+            time.sleep(0.005)
+
     code = 1
     try:
-        result = pipeline.extract(told["source"], worker=worker, **told["options"])
+        on_plan = wait_for_all if told.get("together") else None
+        result = pipeline.extract(told["source"], worker=worker, on_plan=on_plan, **told["options"])
         (folder / str(os.getpid())).write_text(json.dumps(result.to_json()))
         code = 0
     except BaseException as error:  # noqa: BLE001 - a forked process must not go on as its parent

@@ -95,7 +95,7 @@ def test_images_of_an_entry_whose_files_were_touched_are_read_by_one_worker_each
     monkeypatch.setattr("pipeline.store.statindex.GRANULARITY_NS", -(10**18))
     photos = FolderSource(make_photos(tmp_path / "photos", per_class=8))
     first = prepare(photos, null_backbone(), root=tmp_path / "cache", wishes=WISHES)
-    run_jobs([first], Alone(), False, "test", None, ignore, time.perf_counter())
+    (before,) = run_jobs([first], Alone(), False, "test", None, ignore, time.perf_counter())
     for path in tmp_path.rglob("*.jpg"):
         os.utime(path)
     jobs = [prepare(photos, null_backbone(), root=tmp_path / "cache", wishes=WISHES) for _ in range(2)]
@@ -108,6 +108,10 @@ def test_images_of_an_entry_whose_files_were_touched_are_read_by_one_worker_each
         assert (late.any(), late.over) == (None, True)
     assert (one.tallies[0].computed, one.tallies[0].reused) == (0, 24)
     assert (other.tallies[0].reused, other.tallies[0].elsewhere) == (0, 24)
+    for index, job in enumerate(jobs):
+        (end,) = run_jobs([job], Shared(Share(index, 2)), False, "test", None, ignore, time.perf_counter())
+        assert (end.cache, end.computed) == (before.cache, 0)
+    assert list((tmp_path / "cache" / "plans").iterdir()) == []
     for job in (first, *jobs):
         job.close()
 

@@ -71,8 +71,8 @@ class Job:
     """Rows asked of the loader by shard number."""
     rehash: bool = False
     """Whether files are read again although their stat fields are known."""
-    entries: frozenset[tuple[str, int]] = frozenset()
-    """The finished entries as they were before it was looked what is known of the files: `entry_stamps`."""
+    entries_seen: frozenset[tuple[str, int]] = frozenset()
+    """`entry_stamps` when the job was prepared: what was published since may be this extraction, by another process."""
     judge: Judge | None = None
     """A head whose predictions tell what rounding to the stored dtype costs."""
     shared: SharedPass | None = None

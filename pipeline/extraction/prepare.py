@@ -60,10 +60,10 @@ def prepare(
     recipe = work.pinned()
     recipe = wished_recipe(space, wishes) if recipe is None else pinned_recipe(recipe, wishes)
     if beside is None:
-        entries = entry_stamps(root)  # before what is known of files: of an entry seen here all is
+        seen = entry_stamps(root)  # first: an entry that is seen here has remembered its files, which are read next
         digests, known = _known_digests(source, listing, root, rehash=rehash)
     else:
-        entries, digests, known = beside.entries, beside.digests, beside.known
+        seen, digests, known = beside.entries_seen, beside.digests, beside.known
     job = Job(
         root,
         source,
@@ -77,7 +77,7 @@ def prepare(
         known,
         restart=restart,
         rehash=rehash,
-        entries=entries,
+        entries_seen=seen,
     )
     if beside is not None:
         job.engines = beside.engines

@@ -85,7 +85,7 @@ def run_jobs(
             crew.fit(unpinned)
         for job in todo:
             job.begin()
-        if entry_stamps(jobs[0].root) != jobs[0].entries:  # other workers may have finished while this one started
+        if entry_stamps(jobs[0].root) != jobs[0].entries_seen:  # others may have finished since
             finished = [found or _found_since(job) for job, found in zip(jobs, finished, strict=True)]
             todo = [job for job, found in zip(jobs, finished, strict=True) if found is None]
         tallies = _make(todo, crew, on_progress)

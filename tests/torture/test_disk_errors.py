@@ -83,14 +83,13 @@ def failed_and_finished(fault: Fault, folder: Path, endings: Counter[int]) -> Tr
     call = stage.calls[number - 1]
     with about(stage.name, errno.errorcode[code] + (" ever after" if ever_after else ""), number, call):
         root, log = stage.root(folder), folder / "acknowledged"
+        there = call.name == "mkdir" and ((root / call.path).is_dir() or call in stage.calls[: number - 1])
         act = fail_at(number, code, ever_after=ever_after)
         outcome = yield Step(Child(lambda: run_command(stage.command, root, act=act, reads=True, log=log)))
         assert outcome.code == 0, outcome
         end = said(outcome.result)
-        vital = call.name in VITAL and number <= stage.published and number not in of_index(stage)
-        made = stage.name == "left" or call in stage.calls[: number - 1]
-        there = made and call.name == "mkdir" and call.path.endswith("/claims")  # asked for again, and there already
-        check_said(end, vital=vital and not there, copied=call.name == "link" and code in NO_LINKS)
+        vital = call.name in VITAL and number <= stage.published and number not in of_index(stage) and not there
+        check_said(end, vital=vital, copied=call.name == "link" and code in NO_LINKS)
         endings[end.code] += 1
         acknowledged = assert_nothing_lost(stage, root, log)
         if vital and number < stage.published and stage.name != "removed" and not ever_after:

@@ -89,12 +89,15 @@ def test_a_worker_that_was_stopped_for_long_wakes_up_and_changes_nothing(photos,
     sleeper = started(photos, tmp_path)
     sleeper.kill(signal.SIGSTOP)
     (made,) = ends(begin(photos, tmp_path, "1/2"))
-    files = {path: path.stat().st_ino for path in Path(made["path"]).rglob("*") if path.is_file()}
+    files = [path for path in Path(made["path"]).rglob("*") if path.is_file()]
+    inodes = {path: path.stat().st_ino for path in files}
+    stamps = {path: path.stat().st_mtime_ns for path in files if path.name != "entry.json"}  # which says: found by both
     sleeper.kill(signal.SIGCONT)
     (woken,) = ends(sleeper)
     assert woken["cache"] == made["cache"]
     assert woken["computed"] + woken["elsewhere"] >= ROWS
-    assert {path: path.stat().st_ino for path in files} == files
+    assert {path: path.stat().st_ino for path in inodes} == inodes
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert entry_bytes(Path(made["path"])) == alone
     assert left(tmp_path) == []
     tally("workers stopped and woken", 1, "the others finished, nothing changed")
